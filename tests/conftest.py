@@ -1,0 +1,19 @@
+"""Every test has an empty cache of its own, and the torch threads that CI has."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "real_home" not in request.fixturenames:
+        monkeypatch.setenv("PERSONALIGN_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def real_home() -> Path:
+    """The user's own cache, where the embedded models are (fetched on first use)."""
+    from personalign.home import home
+
+    return home()

@@ -1,0 +1,9 @@
+"""One prompt with its answers: packed, and scored by a model. The core of personalign (see ARCHITECTURE.md)."""
+
+from personalign.trees.logprobs import fits_trees, logprobs, plain_logprobs, row_logprobs, token_logprobs
+from personalign.trees.tree import Node, Row, Tree, pack, prompt_with_answers, tree_of
+
+__all__ = [
+    "Node", "Row", "Tree", "fits_trees", "logprobs", "pack", "plain_logprobs", "prompt_with_answers", "row_logprobs",
+    "token_logprobs", "tree_of",
+]

@@ -1,0 +1,190 @@
+"""A prompt with its answers as one tree, and whole trees laid side by side into rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os.path import commonprefix
+
+import torch
+
+
+@dataclass(frozen=True)
+class Node:
+    """Token ids that follow those of `parent` (None for the root); `counted` if its log-probabilities are wanted."""
+
+    ids: Sequence[int]
+    parent: int | None
+    counted: bool
+
+
+@dataclass
+class Tree:
+    """A shared prefix, prompts under it, answers under them; a node sees its ancestors and itself.
+
+    Positions restart at the end of the parent, so that each path from the root reads as a sequence of its own.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], parent: int | None = None, counted: bool = False) -> int:
+        """Append a node and return its index. Only the first node may be without a parent, and no node is empty.
+
+        The root is never counted: its first token has nothing before it.
+        """
+        if len(ids) == 0:
+            raise ValueError("a node needs at least one token")
+        if (parent is None) != (len(self.nodes) == 0) or (parent is not None and not 0 <= parent < len(self.nodes)):
+            raise ValueError(f"node {len(self.nodes)}: parent {parent} is not an earlier node (only the root has none)")
+        if parent is None and counted:
+            raise ValueError("the root cannot be counted")
+        self.nodes.append(Node(ids, parent, counted))
+        return len(self.nodes) - 1
+
+    def __len__(self) -> int:
+        """Number of tokens, every node once."""
+        return sum(len(node.ids) for node in self.nodes)
+
+    def path(self, index: int) -> list[int]:
+        """Node indices from the root down to `index`."""
+        found: list[int] = []
+        at: int | None = index
+        while at is not None:
+            found.append(at)
+            at = self.nodes[at].parent
+        return found[::-1]
+
+    @property
+    def counted(self) -> list[int]:
+        """Indices of the counted nodes, in order."""
+        return [index for index, node in enumerate(self.nodes) if node.counted]
+
+
+def prompt_with_answers(prompt: Sequence[int], answers: Iterable[Sequence[int]]) -> Tree:
+    """The commonest tree: one prompt and its answers, all of them counted."""
+    tree = Tree()
+    root = tree.add(prompt)
+    for answer in answers:
+        tree.add(answer, root, counted=True)
+    return tree
+
+
+def tree_of(prompts_with_answers: Sequence[tuple[list[int], list[list[int]]]]) -> Tree:
+    """Prompts, each with its answers, as one tree: what prompts begin with in common stands once (a radix tree).
+
+    All answers are counted, in the order given. Raises ValueError for an empty answer and where not all prompts begin
+    with the same token.
+    """
+    tree = Tree()
+    prompts = [prompt for prompt, _ in prompts_with_answers]
+    ends = [0] * len(prompts)
+
+    def grow(members: list[int], start: int, parent: int | None) -> None:
+        """Add what these prompts share from `start` on as one node, and under it what follows."""
+        end = len(commonprefix([prompts[member] for member in members]))
+        node = tree.add(prompts[members[0]][start:end], parent)
+        branches: dict[int, list[int]] = {}
+        for member in members:
+            ends[member] = node
+            if len(prompts[member]) > end:
+                branches.setdefault(prompts[member][end], []).append(member)
+        for branch in branches.values():
+            grow(branch, end, node)
+
+    grow(list(range(len(prompts))), 0, None)
+    for end, (_, answers) in zip(ends, prompts_with_answers, strict=True):
+        for answer in answers:
+            tree.add(answer, end, counted=True)
+    return tree
+
+
+class Block:
+    """One tree's place in a row: tokens [start, end) and which of them may see which."""
+
+    def __init__(self, tree: Tree, start: int):
+        self.start, self.end = start, start + len(tree)
+        node_of: list[int] = []
+        positions: list[int] = []
+        first: list[int] = []
+        offsets: list[int] = []
+        for index, node in enumerate(tree.nodes):
+            first.append(0 if node.parent is None else first[node.parent] + len(tree.nodes[node.parent].ids))
+            offsets.append(len(positions))
+            node_of += [index] * len(node.ids)
+            positions += range(first[index], first[index] + len(node.ids))
+        self.offsets = offsets
+        self.positions = torch.tensor(positions)
+        self._node_of = torch.tensor(node_of)
+        ancestor = torch.zeros(len(tree.nodes), len(tree.nodes), dtype=torch.bool)
+        for index in range(len(tree.nodes)):
+            ancestor[index, tree.path(index)] = True
+        self._ancestor = ancestor
+        self._masks: dict[tuple[int | None, torch.device], torch.Tensor | None] = {}
+
+    def mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """[tokens, tokens] booleans, True where the row's token may see the column's; None if plainly causal.
+
+        `window` counts positions along the path (as a sequence of its own would), not places in the row.
+        """
+        if window is not None and window > int(self.positions.max()):
+            window = None  # it never bites: share the unwindowed mask
+        key = (window, device)
+        if key not in self._masks:
+            distance = self.positions[:, None] - self.positions[None, :]
+            allowed = self._ancestor[self._node_of][:, self._node_of] & (distance >= 0)
+            if window is not None:
+                allowed &= distance < window
+            plain = torch.equal(allowed, torch.ones_like(allowed).tril())
+            self._masks[key] = None if plain else allowed.to(device)
+        return self._masks[key]
+
+
+class Row:
+    """Trees side by side as one sequence of `length` tokens without padding, and where their counted tokens are.
+
+    `source[m]` is the place whose hidden state predicts counted token m, `target[m]` that token's id, and
+    `answer[m]` the index in `answers` of the (tree, node) that it belongs to.
+    """
+
+    def __init__(self, trees: Sequence[Tree], indices: Sequence[int]):
+        ids: list[int] = []
+        source: list[int] = []
+        target: list[int] = []
+        answer: list[int] = []
+        self.trees = [trees[index] for index in indices]
+        self.blocks: list[Block] = []
+        self.answers: list[tuple[int, int]] = []
+        for index in indices:
+            tree, block = trees[index], Block(trees[index], len(ids))
+            for n, node in enumerate(tree.nodes):
+                if node.counted and node.parent is not None:
+                    here = block.start + block.offsets[n]
+                    before = block.start + block.offsets[node.parent] + len(tree.nodes[node.parent].ids) - 1
+                    source += [before, *range(here, here + len(node.ids) - 1)]
+                    target += node.ids
+                    answer += [len(self.answers)] * len(node.ids)
+                    self.answers.append((index, n))
+            for node in tree.nodes:
+                ids += node.ids
+            self.blocks.append(block)
+        self.length = len(ids)
+        self.ids = torch.tensor(ids)
+        self.positions = torch.cat([block.positions for block in self.blocks])
+        self.source, self.target, self.answer = (torch.tensor(x, dtype=torch.long) for x in (source, target, answer))
+
+
+def pack(trees: Sequence[Tree], budget: int) -> list[Row]:
+    """Lay whole trees into rows of at most `budget` tokens (a longer tree gets a row of its own).
+
+    First-fit decreasing: at most 11/9 of the fewest rows possible (Johnson 1973). Every tree stands in exactly one row.
+    """
+    order = sorted(range(len(trees)), key=lambda index: (-len(trees[index]), index))
+    rows: list[tuple[int, list[int]]] = []
+    for index in order:
+        size = len(trees[index])
+        for at, (used, members) in enumerate(rows):
+            if used + size <= budget:
+                members.append(index)
+                rows[at] = (used + size, members)
+                break
+        else:
+            rows.append((size, [index]))
+    return [Row(trees, sorted(members)) for _, members in rows]

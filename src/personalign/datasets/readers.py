@@ -1,0 +1,132 @@
+"""Datasets from files: the form is recognised from the columns, and every bad row is found, not only the first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from personalign.datasets.files import read_rows
+from personalign.datasets.formats import FIELDS, FORMATS, BadField, detect
+from personalign.datasets.records import Conversation, Pair, Problem, Row
+from personalign.errors import UserError
+
+Kind = Literal["pairs", "conversations"]
+Columns = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file held: its format, the rows that can be used, and the problems of those that cannot."""
+
+    path: str
+    format: str
+    kind: Kind
+    rows: list[Pair] | list[Conversation]
+    problems: list[Problem]
+    prefer: int = 0
+
+    @property
+    def description(self) -> str:
+        """The format in words, for the user."""
+        if not self.format:
+            return "no row can be read"
+        preferred = f", the {('first', 'second')[self.prefer]} preferred" if self.format == "alternatives" else ""
+        return f"{FORMATS[self.format].description}{preferred}, read as {self.kind}"
+
+
+def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None = None, prefer: int = 0) -> Reading:
+    """Read whatever can be read from a file or "hf:org/name:split".
+
+    Args:
+        kind: what to read the rows as; None takes what the format is made for (for `output_with_persona`:
+            conversations). columns: {our field: their column}, for files with other names. prefer: which of two
+            unlabelled answers (`output: [first, second]`) is chosen, 0 or 1.
+
+    Raises:
+        UserError: no such file, a column that does not exist, a form that is not known or cannot be read as `kind`.
+    """
+    if prefer not in (0, 1):
+        raise UserError(f"prefer is {prefer!r}; write 0 (the first answer is chosen) or 1 (the second).")
+    raw, problems = read_rows(path)
+    rows = _rename([row for _, row in raw], columns or {}, path)
+    name = detect(rows)
+    if name is None:
+        if not rows:  # not one row could be read: the problems say why
+            return Reading(str(path), "", kind or "pairs", [], problems)
+        seen = ", ".join(dict.fromkeys(str(column) for row in rows for column in row)) or "none"
+        known = "; ".join(form.description for form in FORMATS.values())
+        raise UserError(f"{path}: its columns ({seen}) fit no known form ({known}); map them with `columns`.")
+    form = FORMATS[name]
+    if kind is None:
+        kind = "pairs" if form.messages is None or name == "preference" else "conversations"
+    if (form.pair if kind == "pairs" else form.messages) is None:
+        raise UserError(f"{path}: its rows ({form.description}) cannot be read as {kind}.")
+    found: list[Pair | Conversation] = []
+    for (source, _), row in zip(raw, rows, strict=True):
+        try:
+            if kind == "pairs" and form.pair:
+                found.append(Pair(*form.pair(row, prefer), source))
+            elif form.messages:
+                found.append(Conversation(form.messages(row), source))
+        except BadField as error:
+            field, problem, remedy = error.args
+            problems.append(Problem(source, _theirs(field, columns or {}), problem, remedy))
+    problems.sort(key=lambda problem: int(problem.source.rpartition(":")[2]))
+    return Reading(str(path), name, kind, found, problems, prefer)  # type: ignore[arg-type]
+
+
+def read_pairs(path: str | Path, *, columns: Columns | None = None, prefer: int | None = None) -> list[Pair]:
+    """Read preference pairs; see `read` for the arguments.
+
+    Raises UserError naming the bad rows where there is one, and where a file of unlabelled answers comes without
+    `prefer`.
+    """
+    reading = read(path, "pairs", columns=columns, prefer=prefer or 0)
+    if reading.format == "alternatives" and prefer is None:
+        raise UserError(
+            f"{path}: says of no answer that it is preferred; choose with `prefer: 0` (the first) or `prefer: 1`."
+        )
+    _refuse(reading)
+    return [row for row in reading.rows if isinstance(row, Pair)]
+
+
+def read_conversations(path: str | Path, *, columns: Columns | None = None) -> list[Conversation]:
+    """Read conversations to learn from (of preference pairs, the chosen answer); see `read` for the arguments.
+
+    Raises UserError naming the bad rows where there is one.
+    """
+    reading = read(path, "conversations", columns=columns)
+    _refuse(reading)
+    return [row for row in reading.rows if isinstance(row, Conversation)]
+
+
+def _refuse(reading: Reading) -> None:
+    problems = reading.problems
+    if problems:
+        more = f"\n... and {len(problems) - 5} more; `personalign data lint {reading.path}` names them all."
+        raise UserError("\n".join(str(problem) for problem in problems[:5]) + (more if len(problems) > 5 else ""))
+
+
+def _rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
+    """Put every mapped column under our name for it."""
+    seen = {str(column) for row in rows for column in row}
+    for ours, theirs in columns.items():
+        if ours not in FIELDS:
+            near = get_close_matches(ours, FIELDS, n=1)
+            raise UserError(
+                f"columns: unknown field `{ours}`; {f'did you mean `{near[0]}`?' if near else ', '.join(FIELDS)}"
+            )
+        if rows and theirs not in seen:
+            raise UserError(
+                f"{path}: columns: there is no column `{theirs}` (for `{ours}`); there are {', '.join(sorted(seen))}."
+            )
+    return [row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row} for row in rows]
+
+
+def _theirs(field: str, columns: Columns) -> str:
+    """The field's name in the user's own file: of `messages` mapped to `chat`, "messages[1]" becomes "chat[1]"."""
+    for ours, theirs in columns.items():
+        if field == ours or field.startswith(f"{ours}["):
+            return theirs + field[len(ours) :]
+    return field

@@ -1,0 +1,59 @@
+"""How many tokens a row takes, and whether it fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from personalign.conversation import answer_ids, conversation_sequences, prompt_ids
+from personalign.datasets.records import Conversation, Pair, Problem
+from personalign.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Size:
+    """Tokens before the first that counts, of each answer (a conversation: of all), and of the longest sequence."""
+
+    prompt: int
+    answers: tuple[int, ...]
+    total: int
+
+    def truncated(self, max_length: int) -> bool:
+        """Some of its tokens lie beyond `max_length`."""
+        return self.total > max_length
+
+    def impossible(self, max_length: int) -> bool:
+        """No counted token lies within `max_length`: there is nothing to learn from."""
+        return self.prompt >= max_length
+
+
+def size(row: Pair | Conversation, tokenizer: "PreTrainedTokenizerBase") -> Size:
+    """Measure a row under the tokenizer's chat template. Raises UserError where the template refuses the row."""
+    if isinstance(row, Pair):
+        prompt = len(prompt_ids(tokenizer, row.prompt))
+        answers = tuple(len(answer_ids(tokenizer, row.prompt, text)) for text in (row.chosen, row.rejected))
+        return Size(prompt, answers, prompt + max(answers))
+    sequences = conversation_sequences(tokenizer, row.messages)
+    return Size(
+        prompt=min(counts.index(True) for _, counts in sequences),
+        answers=(sum(sum(counts) for _, counts in sequences),),
+        total=max(len(ids) for ids, _ in sequences),
+    )
+
+
+def too_long(row: Pair | Conversation, prompt: int, max_length: int) -> Problem:
+    """Say that the row's prompt leaves no room for an answer."""
+    why = f"takes {prompt} tokens alone, which leaves no room for an answer within max_length {max_length}"
+    field = "prompt" if isinstance(row, Pair) else "messages"
+    return Problem(row.source, field, why, "raise max_length, shorten the prompt or delete the row")
+
+
+def require_fit(rows: Sequence[Pair | Conversation], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+    """Raise UserError naming the rows (the first five) whose prompt alone fills `max_length`."""
+    sizes = [(row, size(row, tokenizer).prompt) for row in rows]
+    problems = [too_long(row, prompt, max_length) for row, prompt in sizes if prompt >= max_length]
+    if problems:
+        more = [f"... and {len(problems) - 5} more rows like them."] if len(problems) > 5 else []
+        raise UserError("\n".join([*map(str, problems[:5]), *more]))

@@ -1,0 +1,1 @@
+"""Training: one loop, several methods. Settings are importable without torch (personalign.training.settings)."""

@@ -1,0 +1,318 @@
+"""Training: objectives by their formulas, packing that changes nothing, and runs that survive being stopped."""
+
+import errno
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from tiny import byte_tokenizer, tiny_model
+
+from personalign.datasets import Conversation, Pair
+from personalign.errors import UserError
+from personalign.models import add_adapter, choose_precision
+from personalign.training import checkpoint as checkpoints
+from personalign.training import loop, memory, reference
+from personalign.training.examples import conversation_trees, pair_trees
+from personalign.training.methods import train_dpo, train_sft
+from personalign.training.objectives import dpo_loss, learning_rate_factor, sft_loss
+from personalign.training.settings import DpoSettings, LoraSettings, SftSettings
+from personalign.trees import logprobs
+
+TOKENIZER = byte_tokenizer()
+WORDS = ["tea", "a walk", "a long book", "noise", "the quiet corner", "friends", "rain", "maps"]
+
+
+def pairs(count: int = 6) -> list[Pair]:
+    """Preference pairs of different lengths."""
+    return [
+        Pair([{"role": "user", "content": f"What about {WORDS[i % 8]}?"}], f"I like {WORDS[(i + 1) % 8]}.", f"No, {WORDS[(i + 3) % 8]}!", f"t:{i}")
+        for i in range(count)
+    ]
+
+
+def adapted(dropout: float = 0.0, architecture: str = "llama") -> Any:
+    """A tiny frozen model with a fresh adapter."""
+    model = tiny_model(architecture, len(TOKENIZER)).requires_grad_(False)
+    return add_adapter(model, rank=4, alpha=8, dropout=dropout, seed=1)
+
+
+def settings(**changes: Any) -> DpoSettings:
+    """A short run in which the loss falls."""
+    return DpoSettings(**{"epochs": 2, "batch": 3, "learning_rate": 5e-3, "checkpoint_every": 1, **changes})
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+# ---- objectives
+
+
+def test_dpo_is_minus_log_sigmoid_of_beta_times_the_difference_of_log_ratios() -> None:
+    loss = dpo_loss(*map(torch.tensor, ([-10.0], [-12.0], [-11.0], [-11.5])), beta=0.1)
+    assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.1 * (1.0 + 0.5)))))
+
+
+def test_label_smoothing_mixes_in_the_loss_of_the_swapped_pair() -> None:
+    numbers = list(map(torch.tensor, ([-10.0], [-12.0], [-11.0], [-11.5])))
+    straight, swapped = dpo_loss(*numbers, beta=0.3), dpo_loss(numbers[1], numbers[0], numbers[3], numbers[2], beta=0.3)
+    assert dpo_loss(*numbers, beta=0.3, label_smoothing=0.2).item() == pytest.approx(0.8 * straight.item() + 0.2 * swapped.item())
+
+
+def test_hinge_is_zero_beyond_a_margin_of_one_and_ipo_is_least_at_its_target() -> None:
+    far = dpo_loss(*map(torch.tensor, ([0.0], [-30.0], [0.0], [0.0])), beta=0.1, loss="hinge")
+    near = dpo_loss(*map(torch.tensor, ([0.0], [-4.0], [0.0], [0.0])), beta=0.1, loss="hinge")
+    assert far.item() == 0 and near.item() == pytest.approx(0.6)
+    lengths = (torch.tensor([2.0]), torch.tensor([4.0]))
+    ipo = dpo_loss(*map(torch.tensor, ([6.0], [-8.0], [0.0], [0.0])), beta=0.1, loss="ipo", lengths=lengths)
+    assert ipo.item() == pytest.approx(0.0)  # 6 / 2 + 8 / 4 = 1 / (2 * .1)
+
+
+@given(st.lists(st.floats(-20, 0), min_size=1, max_size=20), st.data())
+def test_sft_gives_each_token_the_same_weight_however_the_step_is_cut(values: list[float], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(values)))
+    whole = torch.tensor(values, dtype=torch.float64)
+    parts = sft_loss(whole[:cut], len(values)) + sft_loss(whole[cut:], len(values))
+    assert parts.item() == pytest.approx(-sum(values) / len(values))
+
+
+def test_the_learning_rate_rises_then_falls_as_the_schedule_says() -> None:
+    cosine = [learning_rate_factor(step, 100, 0.1, "cosine") for step in range(100)]
+    assert cosine[0] == pytest.approx(0.1) and cosine[9] == 1.0 and cosine[55] == pytest.approx(0.5) and cosine[-1] < 0.01
+    assert learning_rate_factor(55, 100, 0.1, "linear") == pytest.approx(0.5)
+    assert learning_rate_factor(99, 100, 0.1, "constant") == 1.0
+
+
+# ---- the loop
+
+
+def test_dpo_lowers_the_loss_and_peft_loads_the_result(tmp_path: Path) -> None:
+    model = adapted()
+    train_dpo(model, TOKENIZER, pairs(), pairs(3), settings(epochs=6), tmp_path, base="tiny")
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses[-1] < losses[0] - 0.1
+    assert rows(tmp_path, "held_out")[-1]["accuracy"] == 1.0
+    fresh = PeftModel.from_pretrained(tiny_model("llama", len(TOKENIZER)), str(tmp_path / "adapter"))
+    trees, _ = pair_trees(TOKENIZER, pairs(2), 100, "drop")
+    for ours, theirs in zip(logprobs(model, trees), logprobs(fresh, trees), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_sft_learns_every_answer_of_a_conversation(tmp_path: Path) -> None:
+    talk = Conversation(
+        [{"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Hello!"), ("user", "Tea?"), ("assistant", "Yes."))], "t:1"
+    )
+    trees, _ = conversation_trees(TOKENIZER, [talk], 100, "drop")
+    counted = [TOKENIZER.decode(list(trees[0].nodes[i].ids)) for i in trees[0].counted]
+    assert counted == ["Hello!<|im_end|>", "Yes.<|im_end|>"]
+    train_sft(adapted(), TOKENIZER, [talk], [], SftSettings(epochs=8, learning_rate=1e-2), tmp_path, base="tiny")
+    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"] - 0.5
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_row_tokens_change_memory_and_not_the_run(tmp_path: Path, architecture: str) -> None:
+    runs = []
+    for row_tokens in (16, 4096):
+        folder = tmp_path / str(row_tokens)
+        train_dpo(adapted(architecture=architecture), TOKENIZER, pairs(), [], settings(row_tokens=row_tokens), folder, base="tiny")
+        runs.append([row["loss"] for row in rows(folder)])
+    assert runs[0] == pytest.approx(runs[1], abs=1e-4)
+
+
+def test_gradient_checkpointing_changes_memory_and_not_the_run(tmp_path: Path) -> None:
+    runs = []
+    for on in (False, True):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(gradient_checkpointing=on), tmp_path / str(on), base="tiny")
+        runs.append([row["loss"] for row in rows(tmp_path / str(on))])
+    assert runs[0] == pytest.approx(runs[1], abs=1e-5)
+
+
+def test_every_epoch_sees_every_example_once_in_another_order() -> None:
+    trees, _ = pair_trees(TOKENIZER, pairs(7), 100, "drop")
+    run = loop._Run(adapted(), trees, lambda *a: (torch.zeros(()), {}), settings(), Path("unused"), "d")
+    epochs = [[id(tree) for step in range(3) for tree in run.batch(epoch * 3 + step)] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(map(id, trees)) and epochs[0] != epochs[1]
+
+
+def test_shuffle_off_keeps_the_order_of_the_data() -> None:
+    trees, _ = pair_trees(TOKENIZER, pairs(4), 100, "drop")
+    run = loop._Run(adapted(), trees, lambda *a: (torch.zeros(()), {}), settings(shuffle=False), Path("unused"), "d")
+    assert [id(tree) for tree in run.batch(0) + run.batch(1)] == list(map(id, trees))
+
+
+# ---- stopping and going on
+
+
+class Killed(Exception):
+    """Stands for the process's death: nothing after it runs (a real SIGKILL is in test_training_kill.py)."""
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
+    tmp_path: Path, method: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go(folder: Path) -> Any:
+        model = adapted(dropout=0.2)  # dropout: the random state matters too
+        if method == "dpo":
+            train_dpo(model, TOKENIZER, pairs(), [], settings(), folder, base="tiny")
+        else:
+            talks = [Conversation([*p.prompt, {"role": "assistant", "content": p.chosen}], p.source) for p in pairs()]
+            train_sft(model, TOKENIZER, talks, [], SftSettings(**settings().model_dump(exclude={"beta", "loss", "label_smoothing"})), folder, base="tiny")
+        return weights(model)
+
+    undisturbed = go(tmp_path / "whole")
+    plain_step = loop._Run.step
+
+    def dies(run: Any, step: int) -> dict[str, float]:
+        if step == at:
+            raise Killed
+        return plain_step(run, step)
+
+    monkeypatch.setattr(loop._Run, "step", dies)
+    with pytest.raises(Killed):
+        go(tmp_path / "cut")
+    monkeypatch.setattr(loop._Run, "step", plain_step)
+    torch.rand(17)  # whatever else drew random numbers meanwhile
+    resumed = go(tmp_path / "cut")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    assert [row["step"] for row in rows(tmp_path / "cut")] == [1, 2, 3, 4]
+    assert [row["loss"] for row in rows(tmp_path / "cut")] == [row["loss"] for row in rows(tmp_path / "whole")]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    monkeypatch.setattr(loop._Run, "step", lambda *a: pytest.fail("trained again"))
+    assert train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")["seconds"] == first["seconds"]
+
+
+def test_a_run_with_other_settings_sets_the_earlier_one_aside(tmp_path: Path) -> None:
+    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(beta=0.5), tmp_path, base="tiny")
+    assert (tmp_path / "earlier-1" / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))["settings"]["beta"] == 0.5
+
+
+def test_resume_on_another_machine_works_and_says_that_it_is_not_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_step = loop._Run.step
+    monkeypatch.setattr(loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed()))
+    with pytest.raises(Killed):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    monkeypatch.setattr(loop._Run, "step", plain_step)
+    here = loop.environment(torch.device("cpu"))
+    monkeypatch.setattr(loop, "environment", lambda device: here | {"torch": "9.9"})
+    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    assert "not bit-exactly: torch changed" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.write_checkpoint(tmp_path, 3, {"x": torch.ones(2)}, {"step": 3})
+
+    def full(*a: Any, **k: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device.*free some space"):
+        checkpoints.write_checkpoint(tmp_path, 4, {"x": torch.zeros(2)}, {"step": 4})
+    found = checkpoints.read_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 3 and torch.equal(found[0]["x"], torch.ones(2))
+
+
+def test_a_checkpoint_cut_before_its_rename_is_not_taken_for_whole(tmp_path: Path) -> None:
+    checkpoints.write_checkpoint(tmp_path, 3, {"x": torch.ones(2)}, {"step": 3})
+    shutil.copytree(tmp_path / "checkpoint-00000003", tmp_path / ".checkpoint-00000004.partial")
+    (tmp_path / ".checkpoint-00000004.partial" / "state.json").write_text('{"st', encoding="utf-8")
+    found = checkpoints.read_checkpoint(tmp_path)
+    assert found is not None and found[1]["step"] == 3
+
+
+def test_reference_log_probabilities_are_made_once_for_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted()
+    trees, _ = pair_trees(TOKENIZER, pairs(), 100, "drop")
+    first = reference.reference_sums(model, "tiny", trees, 512)
+    monkeypatch.setattr(reference, "logprobs", lambda *a: pytest.fail("scored again"))
+    assert reference.reference_sums(model, "tiny", trees, 512) == first
+    monkeypatch.undo()
+    expected = [[float(node.sum()) for node in nodes] for nodes in logprobs(model, trees)]  # B = 0: the adapter is the base
+    assert [x for sums in first for x in sums] == pytest.approx([x for sums in expected for x in sums], abs=1e-3)
+
+
+def test_the_reference_is_the_base_even_when_the_adapter_has_moved() -> None:
+    model = adapted()
+    trees, _ = pair_trees(TOKENIZER, pairs(), 100, "drop")
+    before = reference.reference_sums(model, "a", trees, 512)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p)
+    assert reference.reference_sums(model, "b", trees, 512) == before
+
+
+# ---- refusals
+
+
+def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
+    with pytest.raises(UserError, match="needs about .* GiB beside the model and 0.0 GiB are free; lower row_tokens"):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(ignore_memory=True), tmp_path, base="tiny")
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no longer a number at step"):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(epochs=30, learning_rate=1e30, warmup=0, clip=1e30), tmp_path, base="tiny")
+
+
+def test_a_pair_that_cannot_fit_is_named_and_one_too_long_is_dropped_cut_or_refused() -> None:
+    long = Pair([{"role": "user", "content": "Why?"}], "because " * 20, "no", "file.jsonl:7")
+    with pytest.raises(UserError, match=r"file\.jsonl:7: its prompt takes \d+ tokens.*max_length 8"):
+        pair_trees(TOKENIZER, [long], 8, "drop")
+    with pytest.raises(UserError, match=r"file\.jsonl:7: prompt and answer take \d+ tokens, over max_length 60"):
+        pair_trees(TOKENIZER, [long], 60, "refuse")
+    cut, counts = pair_trees(TOKENIZER, [long], 60, "truncate")
+    assert counts == {"dropped": 0, "truncated": 1} and max(len(cut[0].nodes[0].ids) + len(n.ids) for n in cut[0].nodes[1:]) == 60
+    kept, counts = pair_trees(TOKENIZER, [long, *pairs(2)], 60, "drop")
+    assert len(kept) == 2 and counts == {"dropped": 1, "truncated": 0}
+    with pytest.raises(UserError, match="no row of 1 fits within max_length 60"):
+        pair_trees(TOKENIZER, [long], 60, "drop")
+
+
+def test_the_head_is_not_adapted_and_an_unknown_target_is_named() -> None:
+    model = tiny_model("llama", len(TOKENIZER))
+    with pytest.raises(UserError, match="lm_head cannot be adapted"):
+        add_adapter(model, targets=("q_proj", "lm_head"))
+    with pytest.raises(UserError, match="lora.targets: .*nonsense"):
+        add_adapter(model, targets=("nonsense",))
+    assert not any("lm_head" in name for name, p in adapted().named_parameters() if p.requires_grad)
+
+
+def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))  # a T4
+    assert choose_precision("auto", cuda, "llama") == "fp16"
+    assert choose_precision("auto", cuda, "gemma2") == "fp32"  # overflows in fp16
+    with pytest.raises(UserError, match="gemma overflows"):
+        choose_precision("fp16", cuda, "gemma")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    assert choose_precision("auto", cuda, "gemma2") == "bf16"
+
+
+def test_lora_settings_reach_the_adapter() -> None:
+    chosen = LoraSettings(rank=3, alpha=6, targets=("q_proj",))
+    model = add_adapter(tiny_model("llama", 300), rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
+    shapes = {tuple(p.shape) for name, p in model.named_parameters() if "lora_A" in name}
+    assert shapes == {(3, 32)} and all("q_proj" in n for n, p in model.named_parameters() if p.requires_grad)

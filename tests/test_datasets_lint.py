@@ -89,6 +89,7 @@ def test_sizes_are_those_of_what_the_model_sees():
     one = size(pair(), TOKENIZER)
     prompt = len(prompt_ids(TOKENIZER, pair().prompt))
     assert (one.prompt, one.answers, one.total) == (prompt, (5, 3), prompt + 5)  # the end token counts
+    assert size(pair(rejected="longer"), TOKENIZER).total == prompt + 7  # the longer answer decides
     whole = chat("Hi", "yes!", "Ho", "no")
     ids, counts = conversation_tokens(TOKENIZER, whole.messages)
     assert size(whole, TOKENIZER).total == len(ids)
@@ -104,6 +105,8 @@ def test_rows_beyond_max_length_are_listed_and_impossible_ones_are_bad():
     (problem,) = report.problems
     assert str(problem).startswith(f"x:3: `prompt` takes {prompt + 48} tokens alone, which leaves no room")
     assert lint(rows, TOKENIZER).truncated == []
+    assert lint(rows[:1], TOKENIZER, max_length=prompt).exit_code == 2  # no room for a single token of an answer
+    assert lint(rows[:1], TOKENIZER, max_length=prompt + 1).truncated == ["x:1"]
     with pytest.raises(UserError, match="name the model"):
         lint(rows, max_length=10)
 
@@ -157,6 +160,12 @@ def test_show_brackets_the_tokens_that_count():
 
 def test_show_keeps_the_bytes_of_a_character_together():
     assert "[한][글][<|im_end|>]" in show(pair(chosen="한글"), TOKENIZER)
+
+
+def test_show_parts_a_character_where_counting_begins():
+    ids = TOKENIZER("한", add_special_tokens=False).input_ids
+    first, *rest = [counted for _, counted in _pieces(TOKENIZER, ids, [False, True, True])]
+    assert not first and rest and all(rest)
 
 
 def test_show_in_colour_underlines_what_counts_and_prints_no_foreign_escape():

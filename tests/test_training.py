@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny import byte_tokenizer, tiny_model
 
 from personalign.datasets import Conversation, Pair
 from personalign.errors import UserError
@@ -24,6 +23,7 @@ from personalign.training.methods import train_dpo, train_sft
 from personalign.training.objectives import dpo_loss, learning_rate_factor, sft_loss
 from personalign.training.settings import DpoSettings, LoraSettings, SftSettings
 from personalign.trees import logprobs
+from tiny import byte_tokenizer, tiny_model
 
 TOKENIZER = byte_tokenizer()
 WORDS = ["tea", "a walk", "a long book", "noise", "the quiet corner", "friends", "rain", "maps"]
@@ -32,7 +32,12 @@ WORDS = ["tea", "a walk", "a long book", "noise", "the quiet corner", "friends",
 def pairs(count: int = 6) -> list[Pair]:
     """Preference pairs of different lengths."""
     return [
-        Pair([{"role": "user", "content": f"What about {WORDS[i % 8]}?"}], f"I like {WORDS[(i + 1) % 8]}.", f"No, {WORDS[(i + 3) % 8]}!", f"t:{i}")
+        Pair(
+            [{"role": "user", "content": f"What about {WORDS[i % 8]}?"}],
+            f"I like {WORDS[(i + 1) % 8]}.",
+            f"No, {WORDS[(i + 3) % 8]}!",
+            f"t:{i}",
+        )
         for i in range(count)
     ]
 
@@ -68,7 +73,9 @@ def test_dpo_is_minus_log_sigmoid_of_beta_times_the_difference_of_log_ratios() -
 def test_label_smoothing_mixes_in_the_loss_of_the_swapped_pair() -> None:
     numbers = list(map(torch.tensor, ([-10.0], [-12.0], [-11.0], [-11.5])))
     straight, swapped = dpo_loss(*numbers, beta=0.3), dpo_loss(numbers[1], numbers[0], numbers[3], numbers[2], beta=0.3)
-    assert dpo_loss(*numbers, beta=0.3, label_smoothing=0.2).item() == pytest.approx(0.8 * straight.item() + 0.2 * swapped.item())
+    assert dpo_loss(*numbers, beta=0.3, label_smoothing=0.2).item() == pytest.approx(
+        0.8 * straight.item() + 0.2 * swapped.item()
+    )
 
 
 def test_hinge_is_zero_beyond_a_margin_of_one_and_ipo_is_least_at_its_target() -> None:
@@ -90,7 +97,9 @@ def test_sft_gives_each_token_the_same_weight_however_the_step_is_cut(values: li
 
 def test_the_learning_rate_rises_then_falls_as_the_schedule_says() -> None:
     cosine = [learning_rate_factor(step, 100, 0.1, "cosine") for step in range(100)]
-    assert cosine[0] == pytest.approx(0.1) and cosine[9] == 1.0 and cosine[55] == pytest.approx(0.5) and cosine[-1] < 0.01
+    assert (
+        cosine[0] == pytest.approx(0.1) and cosine[9] == 1.0 and cosine[55] == pytest.approx(0.5) and cosine[-1] < 0.01
+    )
     assert learning_rate_factor(55, 100, 0.1, "linear") == pytest.approx(0.5)
     assert learning_rate_factor(99, 100, 0.1, "constant") == 1.0
 
@@ -113,7 +122,11 @@ def test_dpo_lowers_the_loss_and_peft_loads_the_result(tmp_path: Path) -> None:
 
 def test_sft_learns_every_answer_of_a_conversation(tmp_path: Path) -> None:
     talk = Conversation(
-        [{"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Hello!"), ("user", "Tea?"), ("assistant", "Yes."))], "t:1"
+        [
+            {"role": r, "content": c}
+            for r, c in (("user", "Hi"), ("assistant", "Hello!"), ("user", "Tea?"), ("assistant", "Yes."))
+        ],
+        "t:1",
     )
     trees, _ = conversation_trees(TOKENIZER, [talk], 100, "drop")
     counted = [TOKENIZER.decode(list(trees[0].nodes[i].ids)) for i in trees[0].counted]
@@ -127,7 +140,15 @@ def test_row_tokens_change_memory_and_not_the_run(tmp_path: Path, architecture: 
     runs = []
     for row_tokens in (16, 4096):
         folder = tmp_path / str(row_tokens)
-        train_dpo(adapted(architecture=architecture), TOKENIZER, pairs(), [], settings(row_tokens=row_tokens), folder, base="tiny")
+        train_dpo(
+            adapted(architecture=architecture),
+            TOKENIZER,
+            pairs(),
+            [],
+            settings(row_tokens=row_tokens),
+            folder,
+            base="tiny",
+        )
         runs.append([row["loss"] for row in rows(folder)])
     assert runs[0] == pytest.approx(runs[1], abs=1e-4)
 
@@ -135,7 +156,9 @@ def test_row_tokens_change_memory_and_not_the_run(tmp_path: Path, architecture: 
 def test_gradient_checkpointing_changes_memory_and_not_the_run(tmp_path: Path) -> None:
     runs = []
     for on in (False, True):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(gradient_checkpointing=on), tmp_path / str(on), base="tiny")
+        train_dpo(
+            adapted(), TOKENIZER, pairs(), [], settings(gradient_checkpointing=on), tmp_path / str(on), base="tiny"
+        )
         runs.append([row["loss"] for row in rows(tmp_path / str(on))])
     assert runs[0] == pytest.approx(runs[1], abs=1e-5)
 
@@ -171,7 +194,15 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
             train_dpo(model, TOKENIZER, pairs(), [], settings(), folder, base="tiny")
         else:
             talks = [Conversation([*p.prompt, {"role": "assistant", "content": p.chosen}], p.source) for p in pairs()]
-            train_sft(model, TOKENIZER, talks, [], SftSettings(**settings().model_dump(exclude={"beta", "loss", "label_smoothing"})), folder, base="tiny")
+            train_sft(
+                model,
+                TOKENIZER,
+                talks,
+                [],
+                SftSettings(**settings().model_dump(exclude={"beta", "loss", "label_smoothing"})),
+                folder,
+                base="tiny",
+            )
         return weights(model)
 
     undisturbed = go(tmp_path / "whole")
@@ -196,7 +227,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
     monkeypatch.setattr(loop._Run, "step", lambda *a: pytest.fail("trained again"))
-    assert train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")["seconds"] == first["seconds"]
+    assert (
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")["seconds"] == first["seconds"]
+    )
 
 
 def test_a_run_with_other_settings_sets_the_earlier_one_aside(tmp_path: Path) -> None:
@@ -210,7 +243,9 @@ def test_resume_on_another_machine_works_and_says_that_it_is_not_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain_step = loop._Run.step
-    monkeypatch.setattr(loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed()))
+    monkeypatch.setattr(
+        loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed())
+    )
     with pytest.raises(Killed):
         train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
     monkeypatch.setattr(loop._Run, "step", plain_step)
@@ -248,7 +283,9 @@ def test_reference_log_probabilities_are_made_once_for_a_dataset(monkeypatch: py
     monkeypatch.setattr(reference, "logprobs", lambda *a: pytest.fail("scored again"))
     assert reference.reference_sums(model, "tiny", trees, 512) == first
     monkeypatch.undo()
-    expected = [[float(node.sum()) for node in nodes] for nodes in logprobs(model, trees)]  # B = 0: the adapter is the base
+    expected = [
+        [float(node.sum()) for node in nodes] for nodes in logprobs(model, trees)
+    ]  # B = 0: the adapter is the base
     assert [x for sums in first for x in sums] == pytest.approx([x for sums in expected for x in sums], abs=1e-3)
 
 
@@ -265,7 +302,9 @@ def test_the_reference_is_the_base_even_when_the_adapter_has_moved() -> None:
 # ---- refusals
 
 
-def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
     with pytest.raises(UserError, match="needs about .* GiB beside the model and 0.0 GiB are free; lower row_tokens"):
         train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
@@ -274,7 +313,15 @@ def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(tmp
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no longer a number at step"):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(epochs=30, learning_rate=1e30, warmup=0, clip=1e30), tmp_path, base="tiny")
+        train_dpo(
+            adapted(),
+            TOKENIZER,
+            pairs(),
+            [],
+            settings(epochs=30, learning_rate=1e30, warmup=0, clip=1e30),
+            tmp_path,
+            base="tiny",
+        )
 
 
 def test_a_pair_that_cannot_fit_is_named_and_one_too_long_is_dropped_cut_or_refused() -> None:
@@ -284,7 +331,10 @@ def test_a_pair_that_cannot_fit_is_named_and_one_too_long_is_dropped_cut_or_refu
     with pytest.raises(UserError, match=r"file\.jsonl:7: prompt and answer take \d+ tokens, over max_length 60"):
         pair_trees(TOKENIZER, [long], 60, "refuse")
     cut, counts = pair_trees(TOKENIZER, [long], 60, "truncate")
-    assert counts == {"dropped": 0, "truncated": 1} and max(len(cut[0].nodes[0].ids) + len(n.ids) for n in cut[0].nodes[1:]) == 60
+    assert (
+        counts == {"dropped": 0, "truncated": 1}
+        and max(len(cut[0].nodes[0].ids) + len(n.ids) for n in cut[0].nodes[1:]) == 60
+    )
     kept, counts = pair_trees(TOKENIZER, [long, *pairs(2)], 60, "drop")
     assert len(kept) == 2 and counts == {"dropped": 1, "truncated": 0}
     with pytest.raises(UserError, match="no row of 1 fits within max_length 60"):

@@ -31,7 +31,10 @@ train_dpo(adapted(dropout=0.2), TOKENIZER, pairs(9), [], settings(epochs=12, bat
 def start(folder: Path, home: Path) -> "subprocess.Popen[str]":
     script = SCRIPT.format(tests=str(Path(__file__).parent))
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", script, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PERSONALIGN_HOME": str(home), "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"

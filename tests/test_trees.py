@@ -168,6 +168,17 @@ def test_blocks_of_queries_change_nothing(architecture, block, monkeypatch):
     assert (again - slopes).norm() < 3e-5 * slopes.norm()
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_fused_kernel(architecture, monkeypatch):
+    """What other devices than the CPU run (gemma2 apart: no fused kernel knows soft caps)."""
+    monkeypatch.setattr(attention, "UNFUSED", set())
+    if architecture != "gemma2":
+        monkeypatch.setattr(attention, "_attend", None)
+    forest = [*fixed_trees(), random_tree([0, 1], [9, 5, 7], [True] * 3)]  # a chain needs no mask
+    values, slopes = differences(models(architecture), models(architecture), forest, 512)
+    assert values < 1e-4 and slopes < 1e-4
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt_neox"])
 def test_gradient_checkpointing(architecture, monkeypatch):
     """Layers run again in the backward pass, long after the forward pass, and still see trees."""

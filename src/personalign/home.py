@@ -20,3 +20,10 @@ def home() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "personalign"
+
+
+def move_caches() -> None:
+    """Have the libraries' caches follow `PERSONALIGN_HOME`, where it is set and theirs are not. Before they are imported."""
+    if os.environ.get("PERSONALIGN_HOME"):
+        os.environ.setdefault("HF_HOME", str(home() / "huggingface"))
+        os.environ.setdefault("MPLCONFIGDIR", str(home() / "matplotlib"))

@@ -1,11 +1,45 @@
-"""Base models (embedded, local, hub), adapters on them, and text from them."""
+"""Base models (embedded, local, hub), adapters on them, and text from them.
 
-from personalign.models.adapters import adapter_disabled, add_adapter, load_adapter, save_adapter
-from personalign.models.base import choose_device, choose_precision, fingerprint, load_model, resolve
-from personalign.models.embedded import EMBEDDED, accept_terms
-from personalign.models.generation import generate, stream
+Names are imported when they are first used: to find a model or its fingerprint needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from personalign.models.adapters import adapter_disabled, add_adapter, load_adapter, save_adapter
+    from personalign.models.base import choose_device, choose_precision, load_model
+    from personalign.models.embedded import EMBEDDED, accept_terms
+    from personalign.models.folders import fingerprint, resolve
+    from personalign.models.generation import generate, stream
 
 __all__ = [
-    "EMBEDDED", "accept_terms", "adapter_disabled", "add_adapter", "choose_device", "choose_precision", "fingerprint",
-    "generate", "load_adapter", "load_model", "resolve", "save_adapter", "stream",
+    "EMBEDDED",
+    "accept_terms",
+    "adapter_disabled",
+    "add_adapter",
+    "choose_device",
+    "choose_precision",
+    "fingerprint",
+    "generate",
+    "load_adapter",
+    "load_model",
+    "resolve",
+    "save_adapter",
+    "stream",
 ]
+
+_MODULES = {
+    "adapters": ("adapter_disabled", "add_adapter", "load_adapter", "save_adapter"),
+    "base": ("choose_device", "choose_precision", "load_model"),
+    "embedded": ("EMBEDDED", "accept_terms"),
+    "folders": ("fingerprint", "resolve"),
+    "generation": ("generate", "stream"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

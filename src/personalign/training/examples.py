@@ -12,7 +12,9 @@ AnyRow = TypeVar("AnyRow", Pair, Conversation)
 TooLong = Literal["drop", "truncate", "refuse"]
 
 
-def pair_trees(tokenizer: Any, pairs: Sequence[Pair], max_length: int, too_long: TooLong) -> tuple[list[Tree], dict[str, int]]:
+def pair_trees(
+    tokenizer: Any, pairs: Sequence[Pair], max_length: int, too_long: TooLong
+) -> tuple[list[Tree], dict[str, int]]:
     """One tree a pair (the prompt once, then chosen, then rejected), and counts of dropped and truncated pairs.
 
     Raises UserError, naming the row, for a prompt that alone fills `max_length`, and as `too_long` says.
@@ -89,5 +91,7 @@ def _within(
                 continue
         trees.append(tree)
     if every and not trees:
-        raise UserError(f"no row of {len(rows)} fits within max_length {max_length}; raise it, or set too_long: truncate.")
+        raise UserError(
+            f"no row of {len(rows)} fits within max_length {max_length}; raise it, or set too_long: truncate."
+        )
     return trees, counts

@@ -61,10 +61,15 @@ def train(
     step, started = run.resume(), time.monotonic()
     if not settings.ignore_memory:
         longest = max(map(len, trees))
-        require_memory(model, max(longest, min(settings.row_tokens, sum(map(len, trees)))), settings.gradient_checkpointing)
+        require_memory(
+            model, max(longest, min(settings.row_tokens, sum(map(len, trees)))), settings.gradient_checkpointing
+        )
     evaluate_every = settings.evaluate_every or run.steps_per_epoch
     model.train()
-    with _deferred_interrupt() as interrupted, bar(total=run.steps, initial=step, label="train", unit="step") as progress:
+    with (
+        _deferred_interrupt() as interrupted,
+        bar(total=run.steps, initial=step, label="train", unit="step") as progress,
+    ):
         while step < run.steps:
             metrics = run.step(step)
             step += 1
@@ -85,7 +90,13 @@ class _Run:
     """What changes while a run goes on: adapter, optimiser, random state, metrics."""
 
     def __init__(
-        self, model: Any, trees: Sequence[Tree], objective: Objective, settings: TrainSettings, folder: Path, digest: str
+        self,
+        model: Any,
+        trees: Sequence[Tree],
+        objective: Objective,
+        settings: TrainSettings,
+        folder: Path,
+        digest: str,
     ):
         self.model, self.trees, self.objective, self.settings = model, trees, objective, settings
         self.folder, self.digest = folder, digest
@@ -104,7 +115,10 @@ class _Run:
         if trackers:
             self.accelerator.init_trackers("personalign", config=_flat(settings.model_dump()))
         optimiser = torch.optim.AdamW(
-            list(self.adapter.values()), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+            list(self.adapter.values()),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
         )
         self.optimiser: Any = self.accelerator.prepare(optimiser)
         self.steps_per_epoch = math.ceil(len(trees) / settings.batch)
@@ -185,8 +199,12 @@ class _Run:
             step,
             {name: tensor.cpu() for name, tensor in tensors.items()},
             {
-                "step": step, "digest": self.digest, "tokens": self.tokens, "seconds": self.seconds_before + seconds,
-                "scaler": scaler, "environment": environment(self.model.device),
+                "step": step,
+                "digest": self.digest,
+                "tokens": self.tokens,
+                "seconds": self.seconds_before + seconds,
+                "scaler": scaler,
+                "environment": environment(self.model.device),
             },
         )
 
@@ -202,7 +220,8 @@ class _Run:
         if state["environment"] != here:
             changed = ", ".join(key for key in here if here[key] != state["environment"].get(key))
             print(
-                f"continuing from step {state['step']}, not bit-exactly: {changed} changed since the checkpoint", file=sys.stderr
+                f"continuing from step {state['step']}, not bit-exactly: {changed} changed since the checkpoint",
+                file=sys.stderr,
             )
         with torch.no_grad():
             for name, parameter in self.adapter.items():
@@ -229,10 +248,17 @@ class _Run:
         if self.settings.trackers:
             self.accelerator.end_training()
         rows = _lines(self.metrics)
-        last = {split: next((r for r in reversed(rows) if r["split"] == split), None) for split in ("train", "held_out")}
+        last = {
+            split: next((r for r in reversed(rows) if r["split"] == split), None) for split in ("train", "held_out")
+        }
         summary = {
-            "digest": self.digest, "steps": step, "examples": len(self.trees), "tokens": self.tokens,
-            "seconds": round(self.seconds_before + seconds, 2), "shared_prompts": self.shared, "last": last,
+            "digest": self.digest,
+            "steps": step,
+            "examples": len(self.trees),
+            "tokens": self.tokens,
+            "seconds": round(self.seconds_before + seconds, 2),
+            "shared_prompts": self.shared,
+            "last": last,
             "settings": self.settings.model_dump(mode="json"),
         }
         work = self.folder / "training.json.partial"
@@ -283,8 +309,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     import transformers
 
     return {
-        "torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__,
-        "python": platform.python_version(), "machine": platform.machine(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": os.cpu_count(),
     }
@@ -326,12 +356,19 @@ def _set_aside(folder: Path) -> None:
     aside.mkdir()
     for path in left:
         path.rename(aside / path.name)
-    print(f"{folder}: holds a run with other settings or data; moved it to {aside.name} and started anew", file=sys.stderr)
+    print(
+        f"{folder}: holds a run with other settings or data; moved it to {aside.name} and started anew", file=sys.stderr
+    )
 
 
 def _line(metrics: dict[str, float]) -> str:
     """The figures beside the progress bar."""
-    shown = {"loss": "loss {:.3f}", "margin": "margin {:+.2f}", "accuracy": "accuracy {:.2f}", "tokens_per_second": "{:.0f} tokens/s"}
+    shown = {
+        "loss": "loss {:.3f}",
+        "margin": "margin {:+.2f}",
+        "accuracy": "accuracy {:.2f}",
+        "tokens_per_second": "{:.0f} tokens/s",
+    }
     return ", ".join(form.format(metrics[name]) for name, form in shown.items() if name in metrics)
 
 

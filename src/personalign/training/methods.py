@@ -18,8 +18,14 @@ from personalign.trees import Row, Tree
 
 
 def train_sft(
-    model: Any, tokenizer: Any, conversations: Sequence[Conversation], held_out: Sequence[Conversation],
-    settings: SftSettings, folder: Path, *, base: str,
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    held_out: Sequence[Conversation],
+    settings: SftSettings,
+    folder: Path,
+    *,
+    base: str,
 ) -> dict[str, Any]:
     """Supervised fine-tuning of the model's adapter (see loop.train); `base` is the base's fingerprint."""
     trees, counts = conversation_trees(tokenizer, conversations, settings.max_length, settings.too_long)
@@ -35,15 +41,27 @@ def train_sft(
 
 
 def train_dpo(
-    model: Any, tokenizer: Any, pairs: Sequence[Pair], held_out: Sequence[Pair], settings: DpoSettings, folder: Path,
-    *, base: str,
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    held_out: Sequence[Pair],
+    settings: DpoSettings,
+    folder: Path,
+    *,
+    base: str,
 ) -> dict[str, Any]:
     """Direct preference optimisation of the model's adapter (see loop.train) against the base with the adapter off."""
     trees, counts = pair_trees(tokenizer, pairs, settings.max_length, settings.too_long)
     unseen = pair_trees(tokenizer, held_out, settings.max_length, "truncate")[0] if held_out else []
     digest = _digest("dpo", base, settings, trees, unseen)
     return train(
-        model, trees, dpo_objective(model, base, trees, settings), settings, folder, digest=digest, held_out=unseen,
+        model,
+        trees,
+        dpo_objective(model, base, trees, settings),
+        settings,
+        folder,
+        digest=digest,
+        held_out=unseen,
         held_out_objective=dpo_objective(model, base, unseen, settings),
     ) | {"method": "dpo", **counts}
 
@@ -59,8 +77,14 @@ def dpo_objective(model: Any, base: str, trees: Sequence[Tree], settings: DpoSet
         base_sums = torch.tensor([reference[id(tree)] for tree in row.trees], dtype=values.dtype, device=values.device)
         lengths = torch.bincount(row.answer, minlength=len(row.answers)).view(-1, 2).to(values)
         losses = dpo_loss(
-            policy[:, 0], policy[:, 1], base_sums[:, 0], base_sums[:, 1], beta=settings.beta, loss=settings.loss,
-            label_smoothing=settings.label_smoothing, lengths=(lengths[:, 0], lengths[:, 1]),
+            policy[:, 0],
+            policy[:, 1],
+            base_sums[:, 0],
+            base_sums[:, 1],
+            beta=settings.beta,
+            loss=settings.loss,
+            label_smoothing=settings.label_smoothing,
+            lengths=(lengths[:, 0], lengths[:, 1]),
         )
         ratio = (policy - base_sums).detach()
         margin = settings.beta * (ratio[:, 0] - ratio[:, 1])

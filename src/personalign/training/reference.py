@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from personalign.home import home
 from personalign.models import adapter_disabled
-from personalign.trees import Tree, logprobs
 from personalign.progress import bar
+from personalign.trees import Tree, logprobs
 
 
 def reference_sums(model: Any, base: str, trees: Sequence[Tree], row_tokens: int) -> list[list[float]]:

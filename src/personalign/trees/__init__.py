@@ -4,6 +4,15 @@ from personalign.trees.logprobs import fits_trees, logprobs, plain_logprobs, row
 from personalign.trees.tree import Node, Row, Tree, pack, prompt_with_answers, tree_of
 
 __all__ = [
-    "Node", "Row", "Tree", "fits_trees", "logprobs", "pack", "plain_logprobs", "prompt_with_answers", "row_logprobs",
-    "token_logprobs", "tree_of",
+    "Node",
+    "Row",
+    "Tree",
+    "fits_trees",
+    "logprobs",
+    "pack",
+    "plain_logprobs",
+    "prompt_with_answers",
+    "row_logprobs",
+    "token_logprobs",
+    "tree_of",
 ]

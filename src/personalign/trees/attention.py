@@ -18,8 +18,8 @@ from personalign.trees.tree import Block
 
 NAME = "personalign_trees"
 
-
 QUERY_BLOCK = 256  # queries whose scores stand in memory at once
+UNFUSED = {"cpu"}  # devices on which plain matrix products are faster than the fused kernel
 
 
 class _Attention(torch.autograd.Function):
@@ -51,7 +51,12 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float,
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float,
         softcap: float | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(q, k, v)
@@ -118,7 +123,7 @@ def tree_attention(
         if softcap is not None:  # gemma2 generating: transformers has only the eager path for it
             return _eager_softcap(query, key, value, attention_mask, scaling, softcap), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    plain = query.device.type == "cpu" or softcap is not None
+    plain = query.device.type in UNFUSED or softcap is not None
     if plain and dropout:
         raise ValueError("attention dropout is not supported here; set attention_dropout to 0 in the model's config")
     outputs = []

@@ -37,13 +37,15 @@ class _TokenLogprobs(torch.autograd.Function):
             logits = nn.functional.linear(hidden[part].to(weight.dtype), weight, bias).float()
             if softcap is not None:
                 logits = logits.div_(softcap).tanh_().mul_(softcap)
+            bend = 1 - (logits / softcap) ** 2 if softcap is not None and slopes is not None else None
             chosen = logits.gather(1, target[part, None])
-            lse = logits.logsumexp(1, keepdim=True)
-            out[part] = (chosen - lse).squeeze(1)
+            peak = logits.amax(1, keepdim=True)
+            weights = logits.sub_(peak).exp_()  # one exponential serves the value and the derivative
+            total = weights.sum(1, keepdim=True)
+            out[part] = (chosen - peak - total.log()).squeeze(1)
             if slopes is not None:
-                bend = 1 - (logits / softcap) ** 2 if softcap is not None else None
-                slope = logits.sub_(lse).exp_().neg_()
-                slope.scatter_add_(1, target[part, None], torch.ones_like(lse))
+                slope = weights.div_(-total)
+                slope.scatter_add_(1, target[part, None], torch.ones_like(total))
                 if bend is not None:
                     slope *= bend
                 slopes[part] = (slope.to(weight.dtype) @ weight).to(hidden.dtype)

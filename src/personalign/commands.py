@@ -1,0 +1,292 @@
+"""The commands, apart from chat: options as pydantic models, and what each does with them."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from personalign import recipe as recipes
+from personalign.errors import UserError
+from personalign.recipe import EVERYDAY, Recipe
+from personalign.training.settings import DpoSettings, SftSettings
+
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
+
+
+def _positional(description: str, **options: Any) -> Any:
+    return Field(description=description, json_schema_extra={"positional": True}, **options)
+
+
+class Terms(BaseModel):
+    """What every command that may load a model takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accept_terms: str | None = Field(None, description="accept a model's terms, once: gemma")
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the terms before anything is loaded."""
+        if self.accept_terms is not None:
+            from personalign.models import accept_terms
+
+            accept_terms(self.accept_terms)
+
+
+class Run(Terms):
+    """Options of `run`."""
+
+    recipe: str = _positional("the recipe, a YAML file")
+    set: dict[str, str] = Field({}, description="change keys of the recipe: train.beta=0.2 name=other")
+
+
+def run(options: Run) -> None:
+    """Walk the recipe and print what came of it."""
+    _walk(recipes.load(options.recipe, options.set))
+
+
+def _walk(recipe: Recipe) -> None:
+    from personalign import pipeline
+
+    pipeline.run(recipe)
+    pipeline.show(recipe)
+
+
+class Init(BaseModel):
+    """Options of `init`."""
+
+    file: str = _positional("where to write it", default="recipe.yaml")
+
+
+def init(options: Init) -> None:
+    """Write the starter recipe; never over an existing file."""
+    from personalign.starter import starter
+
+    path = Path(options.file)
+    if path.exists():
+        raise UserError(f"{path}: exists already; name another file, or remove it first.")
+    path.write_text(starter(path), encoding="utf-8")
+    print(f"wrote {path}; look through it, then: personalign run {path}")
+
+
+class Base(Terms):
+    """The model, the persona and the place of the result."""
+
+    model: str = Field(
+        "smollm2",
+        validation_alias=AliasChoices("model", "model_path"),
+        description="the base: an embedded model, a local folder or a hub id",
+    )
+    template: str | None = Field(None, description=Recipe.model_fields["template"].description)
+    persona: str | None = Field(
+        None,
+        validation_alias=AliasChoices("persona", "mbti"),
+        description="one of the 16 types, a bundled example or a persona file",
+    )
+    language: Literal["en", "ko"] = Field("en", description=Recipe.model_fields["language"].description)
+    output: str | None = Field(
+        None,
+        validation_alias=AliasChoices("output", "output_dir"),
+        description="run folder; runs/<persona>-<method> if not given",
+    )
+    data: tuple[str, ...] = Field(
+        (EVERYDAY,),
+        validation_alias=AliasChoices("data", "dataset_dir"),
+        description="everyday (the bundled data), files, hf:org/name:split, or a folder with a file for the persona",
+    )
+    columns: dict[str, str] = Field({}, description=recipes.Data.model_fields["columns"].description)
+    prefer: int | None = Field(None, ge=0, le=1, description=recipes.Data.model_fields["prefer"].description)
+    held_out: float = Field(0.1, ge=0, lt=1, description=recipes.Data.model_fields["held_out"].description)
+    limit: int | None = Field(None, ge=1, description=recipes.Data.model_fields["limit"].description)
+
+    def to_recipe(self, name: str, **parts: Any) -> Recipe:
+        """The recipe that these options stand for."""
+        if self.persona is None and (self.data == (EVERYDAY,) or parts["train"] is None):
+            raise UserError("--persona is missing: name one of the 16 types, such as ENFP, or give a persona file.")
+        who = self.persona or {"name": "persona", "language": self.language, "description": "the speaker of the data"}
+        name = re.sub(r"[^\w.+-]+", "-", f"{Path(self.persona or 'persona').stem}-{name}")
+        sources = tuple(_file(each, self.persona) for each in self.data)
+        data = {
+            "source": sources,
+            "columns": self.columns,
+            "prefer": self.prefer,
+            "held_out": self.held_out,
+            "limit": self.limit,
+        }
+        return recipes.build(
+            {"name": name, "persona": who, "language": self.language, "model": self.model, "template": self.template,
+             "output": self.output, "data": data, **parts}
+        )  # fmt: skip
+
+
+def _file(source: str, persona: str | None) -> str:
+    """In a folder of datasets, the persona's own file (LAPD keeps one a type)."""
+    if not Path(source).is_dir():
+        return source
+    found = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in ENDINGS)
+    own = [path for path in found if persona and persona.lower() in path.name.lower()]
+    chosen = own if len(own) == 1 else found
+    if len(chosen) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UserError(f"--data {source}: which of its files is meant ({names})? Give that one.")
+    return str(chosen[0])
+
+
+class TrainSft(SftSettings, Base):
+    """Options of `train sft`."""
+
+
+class TrainDpo(DpoSettings, Base):
+    """Options of `train dpo`; --model_path, --dataset_dir, --output_dir, --epoch and --mbti are LAPD's names."""
+
+    epochs: float = Field(
+        1.0,
+        gt=0,
+        validation_alias=AliasChoices("epochs", "epoch"),
+        description=DpoSettings.model_fields["epochs"].description,
+    )
+
+
+def train_sft(options: TrainSft) -> None:
+    """The recipe's train stage alone, by SFT."""
+    _train(options, "sft", SftSettings)
+
+
+def train_dpo(options: TrainDpo) -> None:
+    """The recipe's train stage alone, by DPO."""
+    _train(options, "dpo", DpoSettings)
+
+
+def _train(options: TrainSft | TrainDpo, method: str, settings: type[SftSettings] | type[DpoSettings]) -> None:
+    own = options.model_dump(mode="json", include=set(settings.model_fields))
+    _walk(options.to_recipe(method, train={"method": method, **own}, evaluate=None, seed=options.seed))
+
+
+class Evaluate(recipes.Evaluate, Base):
+    """Options of `evaluate`."""
+
+    adapter: str | None = Field(None, description="adapter to measure: a PEFT folder, or a run folder")
+    seed: int = Field(0, ge=0, description="seed of the bootstrap")
+
+
+def evaluate(options: Evaluate) -> None:
+    """The recipe's evaluate and report stages alone."""
+    from personalign.chat import adapter_folder
+
+    own = options.model_dump(mode="json", include=set(recipes.Evaluate.model_fields))
+    adapter = str(adapter_folder(options.adapter)) if options.adapter is not None else None
+    _walk(options.to_recipe("evaluate", train=None, adapter=adapter, evaluate=own, seed=options.seed))
+
+
+class Rows(Terms):
+    """How a dataset's file is read."""
+
+    file: str = _positional("JSON, JSONL, CSV or Parquet file, or hf:org/name:split")
+    kind: Literal["pairs", "conversations"] | None = Field(
+        None, description="what to read the rows as; their form says it if not given"
+    )
+    columns: dict[str, str] = Field({}, description=recipes.Data.model_fields["columns"].description)
+    prefer: int = Field(0, ge=0, le=1, description=recipes.Data.model_fields["prefer"].description)
+    template: str | None = Field(None, description=Recipe.model_fields["template"].description)
+
+
+class Lint(Rows):
+    """Options of `data lint`."""
+
+    model: str | None = Field(None, description="count in this model's tokens")
+    max_length: int | None = Field(None, ge=8, description="longest prompt + answer in tokens; needs --model")
+
+
+def lint(options: Lint) -> int:
+    """Print what is wrong with a dataset; 2 where a row cannot be used."""
+    from personalign.datasets import lint_file
+
+    tokenizer = _tokenizer(options.model, options.template) if options.model is not None else None
+    report, code = lint_file(
+        options.file, tokenizer, options.max_length, kind=options.kind, columns=options.columns, prefer=options.prefer
+    )
+    print(report.format())
+    return code
+
+
+class Show(Rows):
+    """Options of `data show`."""
+
+    row: int = Field(ge=1, description="row of the file, counted as `data lint` counts (the line of a JSONL file)")
+    model: str = Field("smollm2", description="the model whose tokens are shown")
+
+
+def show(options: Show) -> None:
+    """Print a row with its counted tokens marked."""
+    import sys
+
+    from personalign.datasets import show_row
+
+    tokenizer = _tokenizer(options.model, options.template)
+    print(
+        show_row(
+            options.file, options.row, tokenizer, kind=options.kind, columns=options.columns, prefer=options.prefer,
+            colour=sys.stdout.isatty(),
+        )
+    )  # fmt: skip
+
+
+def _tokenizer(model: str, template: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    from personalign.conversation import preflight, use_template
+    from personalign.models import resolve
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+    if template is not None:
+        use_template(tokenizer, template)
+    preflight(tokenizer)
+    return tokenizer
+
+
+class Personas(BaseModel):
+    """Options of `personas list`."""
+
+    language: Literal["en", "ko"] = Field("en", description="language of the descriptions")
+
+
+def personas(options: Personas) -> None:
+    """List the personas that need no file."""
+    from personalign.personas import TYPES, example_names, persona
+
+    for name in (*TYPES, *example_names()):
+        who = persona(name, options.language)
+        print(f"{name:<24} {', '.join(who.traits)}")
+
+
+class PersonaShow(BaseModel):
+    """Options of `personas show`."""
+
+    name: str = _positional("one of the 16 types, a bundled example or a persona file")
+    language: Literal["en", "ko"] = Field("en", description="language of the persona")
+
+
+def persona_show(options: PersonaShow) -> None:
+    """Print a persona as the YAML that a persona file holds."""
+    import yaml
+
+    from personalign.personas import persona
+
+    data = persona(options.name, options.language).model_dump(mode="json", exclude_defaults=True)
+    print(yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=100), end="")
+
+
+class Models(BaseModel):
+    """`models` has no options."""
+
+
+def models(options: Models) -> None:
+    """List the embedded models."""
+    from personalign.home import home
+    from personalign.models import EMBEDDED
+
+    for name, model in EMBEDDED.items():
+        here = "here" if (home() / "models" / name).is_dir() else "fetched on first use"
+        terms = f"; needs --accept-terms {model.terms}" if model.terms else ""
+        print(f"{name:<14} {model.language}  {here:<22} {model.licence}{terms}")
+    print("Any local folder or hub id (org/name) with safetensors will do as well.")

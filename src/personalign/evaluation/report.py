@@ -1,0 +1,160 @@
+"""The report of a run: summary.json as one self-contained page, as Markdown, and as the JSON behind both."""
+
+import json
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from personalign.errors import UserError
+from personalign.evaluation.findings import findings, headline, tiles
+from personalign.evaluation.tables import all_tables, markdown, short_tables, table
+from personalign.evaluation.views import Summary, arm_label, arms, axes, axis_name, labels, number, treated, without_nan
+
+__all__ = ["report_html", "report_markdown", "table", "write_report"]
+
+WIDE, NARROW = 760, 328
+"""Widths of the figures in CSS pixels: on a desk and on paper, and on a telephone."""
+
+
+def write_report(summary: Summary, folder: str | Path, language: str = "en") -> list[Path]:
+    """Write report.json, report.md, report.html and figures/*.svg into `folder`; return their paths.
+
+    `summary` is what summary.json holds; nan in it becomes null. Raises UserError for a language other than "en" and
+    "ko" and for a folder that cannot be written.
+    """
+    from personalign.evaluation.figures import FIGURES, figures_of
+
+    if language not in ("en", "ko"):
+        raise UserError(f"A report can be written in en or ko, not in {language!r}.")
+    summary, folder = without_nan(summary), Path(folder)
+    names = figures_of(summary)
+    wide = {name: FIGURES[name](summary, language, WIDE) for name in names}
+    narrow = {name: FIGURES[name](summary, language, NARROW) for name in names}
+    texts = {
+        "report.json": json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+        "report.md": report_markdown(summary, language),
+        "report.html": report_html(summary, wide, narrow, language),
+        **{f"figures/{name}.svg": figure for name, figure in wide.items()},
+    }
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"Cannot write the report into {folder}: {error.strerror}. Choose another folder.") from error
+    return [folder / name for name in texts]
+
+
+def report_html(summary: Summary, wide: dict[str, str], narrow: dict[str, str], language: str = "en") -> str:
+    """The page, with figures (name -> SVG) for wide and for narrow screens. It loads nothing and runs nothing."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from personalign.evaluation.drawing import palette_css
+
+    page = Environment(
+        loader=PackageLoader("personalign.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = [{"name": name, "wide": Markup(wide[name]), "narrow": Markup(narrow[name])} for name in wide]
+    return page.get_template("report.html.jinja").render(
+        **_contents(summary, language), figures=figures, palette=Markup(palette_css(":root")), language=language
+    )
+
+
+def report_markdown(summary: Summary, language: str = "en") -> str:
+    """The report as Markdown; it shows the figures that lie beside it in figures/."""
+    from personalign.evaluation.figures import figures_of
+
+    said = _contents(summary, language)
+    words = said["words"]
+    shown = {}
+    for name in figures_of(summary):
+        title = words[f"{name}_title"]
+        shown[name] = [f"## {title}", f"![{title}](figures/{name}.svg)", said["captions"][name]]
+    training = shown.pop("training", [])
+    parts = [f"# {_plain(said['title'])}", _plain(said["subtitle"]), f"**{said['headline']}**"]
+    parts += [_bullets(said["findings"]), *chain.from_iterable(shown.values())]
+    parts += [markdown(each) for each in said["short"]]
+    if said["answers"]:
+        parts += [f"## {words['answers_title']}", words["answers_caption"]]
+    for answer in said["answers"]:
+        parts += [f"### {_plain(answer['prompt'])}"]
+        for arm, text in answer["answers"].items():
+            parts += [f"{arm_label(arm, language)}:", _fenced(text) if text.strip() else words["empty_answer"]]
+    parts += [*training, f"## {words['methods_title']}", _bullets(said["methods"])]
+    if said["notes"]:
+        parts += [f"{words['notes']}:", _bullets([_plain(note) for note in said["notes"]])]
+    parts += [_bullets([_plain(fact) for fact in said["provenance"]])]
+    parts += [f"## {words['numbers_title']}", *(markdown(each) for each in said["tables"])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _contents(summary: Summary, language: str) -> dict[str, Any]:
+    """What both renderings show."""
+    words, arm = labels(language), treated(summary)
+    training, preference = summary.get("training") or {}, summary.get("preference") or {}
+    facts = {"pairs": preference.get("pairs"), "name": summary["persona"]["name"], "model": summary["model"]["name"]}
+    captions = {name: words[f"{name}_caption"] for name in ("axes", "differences", "preference", "types", "training")}
+    captions["preference"] = captions["preference"].format(n=facts["pairs"])
+    if training.get("method"):
+        made = {"method": training["method"].upper(), "pairs": number(training.get("pairs"))}
+        made["seconds"] = number(training.get("seconds"))
+        captions["training"] = f"{words['training_facts'].format(**made)} {captions['training']}"
+    return {
+        "words": words,
+        "title": words["title"].format(**facts),
+        "subtitle": words["subtitle"].format(**facts, seed=summary["seed"]),
+        "headline": headline(summary, language),
+        "findings": findings(summary, language),
+        "tiles": tiles(summary, language),
+        "versus": words["versus_base"].format(arm=arm_label(arm, language)) if arm else "",
+        "captions": captions,
+        "short": short_tables(summary, language),
+        "tables": all_tables(summary, language),
+        "methods": _methods(summary, language),
+        "provenance": _provenance(summary, language),
+        "notes": summary.get("notes") or [],
+        "answers": summary.get("answers") or [],
+        "answer_language": summary["persona"].get("language") or language,
+        "arms": [(name, arm_label(name, language)) for name in arms(summary)],
+    }
+
+
+def _methods(summary: Summary, language: str) -> list[str]:
+    words, inventory = labels(language), summary.get("inventory") or {}
+    said = []
+    if axes(summary):
+        items = ", ".join(f"{axis_name(axis)} {count}" for axis, count in inventory["items"].items())
+        whole = sum(inventory["of"].values())
+        kinds = {"paraphrases": inventory["paraphrases"], "orders": inventory["orders"]}
+        said.append(words["method_items"].format(items=items, of=whole, **kinds))
+        said += [words[f"method_{name}"] for name in ("texts", "letters", "alpha", "order", "types")]
+    if (summary.get("preference") or {}).get("arms"):
+        said.append(words["method_preference"])
+    return [*said, words["method_intervals"]]
+
+
+def _provenance(summary: Summary, language: str) -> list[str]:
+    words = labels(language)
+    versions = ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items())
+    return [f"{words['versions']}: {versions}", f"{words['fingerprint']}: {summary['model'].get('fingerprint') or '–'}"]
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text of others in one line of Markdown, its markup made harmless."""
+    return re.sub(r"([\\`*_\[\]<>#|~$])", r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
+
+
+def _fenced(text: str) -> str:
+    """Text of others as a block of code whose fence is longer than any in it: nothing in it is markup."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text.strip()}\n{fence}"

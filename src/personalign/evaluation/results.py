@@ -1,0 +1,65 @@
+"""results.jsonl: one row of evaluation a line, appended as it is scored, so that a killed measurement can go on."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from personalign.errors import UserError
+from personalign.evaluation.score import Row
+
+
+def resume(path: Path, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
+    """The rows of an earlier call that are wanted again, by key; the file then holds just these, ready to append to.
+
+    `sizes` says how many rows belong to each wanted key; one with fewer was cut off and is dropped, as are lines that
+    are no JSON (the last one of a killed process). Raises UserError where the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found: dict[str, list[Row]] = {}
+        for row in _rows(path):
+            found.setdefault(row["key"], []).append(row)
+        done = {key: rows for key, rows in found.items() if len(rows) == sizes.get(key)}
+        replace(path, lines(row for rows in done.values() for row in rows))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write there ({error.strerror}); give an output folder that you may write."
+        ) from error
+    return done
+
+
+def _rows(path: Path) -> Iterable[Row]:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:  # half a line, or half a character of one
+            continue
+        if isinstance(row, dict) and "key" in row:
+            yield row
+
+
+def lines(rows: Iterable[Row]) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def plain(value: Any) -> Any:
+    """The same with None in place of every number that JSON does not have (nan: nothing to be said; infinities)."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

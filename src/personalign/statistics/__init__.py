@@ -1,0 +1,17 @@
+"""Intervals, paired differences, tests and reliability: plain arrays in, plain numbers out."""
+
+from personalign.statistics.measures import cronbach_alpha, distinct_n
+from personalign.statistics.proportions import holm, mcnemar, wilson
+from personalign.statistics.resampling import Interval, bootstrap, bootstrap_distribution, paired_difference
+
+__all__ = [
+    "Interval",
+    "bootstrap",
+    "bootstrap_distribution",
+    "cronbach_alpha",
+    "distinct_n",
+    "holm",
+    "mcnemar",
+    "paired_difference",
+    "wilson",
+]

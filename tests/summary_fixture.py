@@ -53,6 +53,12 @@ def summary(poles: str = "ENFP", language: str = "en", trained: bool = True) -> 
         axes[axis] = {"target": target, "arms": {}, "differences": {}}
         for arm, margin in margins.items():
             axes[axis]["arms"][arm] = {
+                "open": {
+                    "percent": percent(50 + 100 * margin, 18),
+                    "margin": estimate(margin, 0.14),
+                    "alpha": 0.62 if arm == "base" else None,
+                    "order_gap": 0.0,
+                },
                 "texts": {
                     "percent": percent(50 + 100 * margin, 18),
                     "margin": estimate(margin, 0.14),
@@ -68,7 +74,8 @@ def summary(poles: str = "ENFP", language: str = "en", trained: bool = True) -> 
             }
         for arm, shift in zip(others, shifts, strict=False):
             axes[axis]["differences"][f"{arm} - base"] = {
-                "texts": {"percent": estimate(100 * shift, 9), "margin": estimate(shift, 0.08)},
+                "open": {"percent": estimate(100 * shift, 9), "margin": estimate(shift, 0.08)},
+                "texts": {"percent": estimate(20 * shift, 9), "margin": estimate(shift / 5, 0.08)},
                 "letters": {"percent": estimate(8 * shift, 2), "margin": estimate(shift / 3, 0.09)},
             }
     types = [a + b + c + d for a in "EI" for b in "NS" for c in "TF" for d in "JP"]

@@ -118,11 +118,15 @@ def test_shares_and_languages_that_do_not_exist_are_refused():
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize("arm", [BASE, PROMPTED])
-def test_an_item_is_six_prompts_with_four_answers_each(tokenizer, arm, language):
+def test_an_item_is_three_open_questions_and_six_listings_with_four_answers_each(tokenizer, arm, language):
     item = load_items(language)[0]
     unit = item_unit(tokenizer, item, language, arm, SYSTEM)
-    assert len(unit.prompts) == 6
-    for at, (prompt, answers) in enumerate(unit.prompts):
+    assert len(unit.prompts) == 9
+    for question, (prompt, answers) in zip(item.questions, unit.prompts[:3], strict=True):
+        text = tokenizer.decode(prompt)
+        assert question in text and not any(option in text for option in item.options)
+        assert [tokenizer.decode(ids) for ids in answers] == list(item.options)
+    for at, (prompt, answers) in enumerate(unit.prompts[3:]):
         text = tokenizer.decode(prompt)
         listed = item.options if at % 2 == 0 else item.options[::-1]
         assert f"{item.questions[at // 2]}\nA. {listed[0]}\nB. {listed[1]}" in text
@@ -148,7 +152,9 @@ def test_margins_equal_the_plain_computation(llama, tokenizer):
         question = item.questions[row["paraphrase"]]
         text = f"{question}\nA. {listed[0]}\nB. {listed[1]}\nAnswer with the option that is more like you."
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+        alone = [logprob([messages[0], {"role": "user", "content": question}], option)[0] for option in item.options]
         of = {text: logprob(messages, text) for text in (*listed, "A", "B")}
+        assert row["open"] == pytest.approx(alone[0] - alone[1], abs=1e-4)
         first_pole, second_pole = "AB" if row["order"] == 0 else "BA"
         assert row["texts"] == pytest.approx(of[item.options[0]][0] - of[item.options[1]][0], abs=1e-4)
         assert row["letters"] == pytest.approx(of[first_pole][1] - of[second_pole][1], abs=1e-4)
@@ -181,18 +187,18 @@ def poles_of(items):
 def test_a_planted_preference_is_found_on_its_axes_and_on_no_other(opinions, tokenizer, language):
     items = load_items(language, 1 / 3)
     pole = poles_of(items)
-    noise = np.random.default_rng(0)
+    noise = np.random.default_rng(1)
 
     def prompt_makes_it_infp(prompt, answer):
         if answer in "AB":  # as the option that stands behind the letter
             answer = next(text for text in pole if f"{answer}. {text}" in prompt)
-        return -2 + noise.normal(0, 0.2) + (SYSTEM in prompt and pole[answer] in "IF")
+        return -2 + noise.normal(0, 0.12) + (SYSTEM in prompt and pole[answer] in "IF")
 
     rows = inventory_rows(prompt_makes_it_infp, tokenizer, items, CONTROLS, language)
     summary = inventory_summary(rows, items, CONTROLS, "INFP")
     assert summary["items"] == dict.fromkeys(AXES, 6) and summary["of"] == dict.fromkeys(AXES, 18)
     assert [summary["axes"][axis]["target"] for axis in AXES] == ["I", "N", "F", "P"]
-    for kind in ("texts", "letters"):
+    for kind in ("open", "texts", "letters"):
         moved = {axis: summary["axes"][axis]["differences"]["prompted - base"][kind] for axis in AXES}
         for axis in ("EI", "TF"):  # towards the second pole: below zero
             assert moved[axis]["margin"]["high"] < -0.5 and moved[axis]["percent"]["high"] < 0

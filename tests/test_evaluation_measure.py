@@ -13,7 +13,7 @@ from personalign.models import add_adapter
 from personalign.personas import AXES, persona
 from tiny import byte_tokenizer, tiny_model
 
-KINDS = ("texts", "letters")
+KINDS = ("open", "texts", "letters")
 ONE_EACH = 1 / 18  # of the inventory: one item an axis
 
 
@@ -77,7 +77,7 @@ def test_the_summary_holds_every_arm_and_what_was_asked(adapted, tokenizer, tmp_
     for axis in inventory["axes"].values():
         assert list(axis["arms"]) == names
         assert axis["arms"]["adapter"] != axis["arms"]["base"]
-        assert axis["arms"]["base"]["texts"]["percent"]["low"] is None  # one item says nothing about the others
+        assert axis["arms"]["base"]["open"]["percent"]["low"] is None  # one item says nothing about the others
     assert summary["preference"]["pairs"] == 2
     assert summary["preference"]["arms"]["adapter"]["reward"]["n"] == 2
     (answers,) = summary["answers"]

@@ -191,14 +191,14 @@ def test_a_clear_move_the_wrong_way_is_said_as_plainly():
 def test_a_move_that_chance_could_explain_is_not_called_certain():
     given = summary()
     for numbers in given["inventory"]["axes"].values():
-        numbers["differences"]["adapter - base"]["texts"]["margin"].update(low=-1.0, high=1.0)
+        numbers["differences"]["adapter - base"]["open"]["margin"].update(low=-1.0, high=1.0)
     assert headline(given) == "The adapter moved 4 of 4 axes the intended way, but no 95% interval excludes zero."
 
 
 def test_an_adapter_that_changes_nothing_moved_nothing():
     given = summary()
     for numbers in given["inventory"]["axes"].values():
-        numbers["differences"]["adapter - base"]["texts"]["margin"] = {"value": 0.0, "low": 0.0, "high": 0.0}
+        numbers["differences"]["adapter - base"]["open"]["margin"] = {"value": 0.0, "low": 0.0, "high": 0.0}
     assert headline(given) == "The adapter moved 0 of 4 axes the intended way."
 
 
@@ -226,7 +226,7 @@ def test_without_an_adapter_the_prompt_is_what_is_reported():
 
 
 def test_findings_name_the_pairs_the_type_the_letters_and_the_control():
-    pairs, kind, letters, control = findings(summary())
+    pairs, kind, _, letters, control = findings(summary())
     assert pairs.startswith("The adapter finds the persona's answer the likelier one in 81% of 48 held-out pairs")
     assert kind.startswith("Its profile comes out as ENFP in ")
     assert letters.endswith("4 of 4 axes the intended way, but no 95% interval excludes zero.")
@@ -263,15 +263,15 @@ def test_a_cell_cannot_break_its_table():
 
 def test_what_cannot_be_known_is_a_dash_and_null(tmp_path):
     given = summary()
-    texts = given["inventory"]["axes"]["EI"]["arms"]["adapter"]["texts"]
+    texts = given["inventory"]["axes"]["EI"]["arms"]["adapter"]["open"]
     texts["percent"], texts["alpha"] = {"value": 50.0, "low": math.nan, "high": math.nan}, math.nan
     difference = given["inventory"]["axes"]["EI"]["differences"]["adapter - base"]
-    difference["texts"]["margin"].update(low=math.nan, high=math.nan)
+    difference["open"]["margin"].update(low=math.nan, high=math.nan)
     before = deepcopy(given)
     write_report(given, tmp_path)
     assert repr(given) == repr(before)  # left as it was
     kept = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert kept["inventory"]["axes"]["EI"]["arms"]["adapter"]["texts"]["alpha"] is None
+    assert kept["inventory"]["axes"]["EI"]["arms"]["adapter"]["open"]["alpha"] is None
     assert not re.search(r"\bnan\b", (tmp_path / "report.md").read_text(encoding="utf-8"))
     assert "excludes zero on N/S and J/P" in headline(kept)
 

@@ -25,6 +25,7 @@ from personalign.evaluation.drawing import (
     side_by_side,
     svg,
 )
+from personalign.evaluation.inventory import KINDS, MAIN
 from personalign.evaluation.views import (
     Summary,
     ahead,
@@ -43,7 +44,7 @@ from personalign.evaluation.views import (
 
 @svg("axes")
 def axes_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
-    """Every axis as a scale from pole to pole, the target right; each arm a dot with its interval (texts, percent)."""
+    """Every axis as a scale from pole to pole, the target right; each arm a dot with its interval (open answers, percent)."""
     words, names, narrow = labels(language), arms(summary), width < NARROW
     left, right, row, head = label_width(summary, language, width), 44 if narrow else 108, 19, 44
     block = head + row * len(names)
@@ -61,7 +62,7 @@ def axes_figure(summary: Summary, language: str = "en", width: int = 760) -> Fig
         scale.text(
             100, -0.8, f"{star}{near} {words[near]}", color=INK, ha="right", weight="bold" if target else "normal"
         )
-        estimates = {name: ahead(axis, target, numbers["arms"][name]["texts"]["percent"], 100) for name in names}
+        estimates = {name: ahead(axis, target, numbers["arms"][name][MAIN]["percent"], 100) for name in names}
         base = estimates.get("base", {}).get("value")
         if base is not None:
             scale.axvline(base, color=MUTED, linewidth=1, dashes=(2, 3))
@@ -77,15 +78,15 @@ def axes_figure(summary: Summary, language: str = "en", width: int = 760) -> Fig
 
 @svg("differences")
 def differences_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
-    """Forest plot: paired differences in the margin against the base, towards the target; texts beside letters."""
+    """Forest plot: paired differences in the margin against the base, towards the target, in each way of asking."""
     words, names = labels(language), [name for name in arms(summary) if name != "base"]
     left, row, between, head, foot = label_width(summary, language, width) + 38, 19, 10, 26, 46
     rows = [(axis, name) for axis in axes(summary) for name in names]
     places = [at * row + at // len(names) * between for at in range(len(rows))]
     down = places[-1] + row
-    places_of = side_by_side(width, 2, left, 26, head + down + foot)
+    places_of = side_by_side(width, len(KINDS), left, 26, head + down + foot)
     figure = canvas(width, places_of[-1][1] + head + down + foot)
-    for at, scoring in enumerate(("texts", "letters")):
+    for at, scoring in enumerate(KINDS):
         x, y, across = places_of[at]
         forest = panel(figure, x, y + head, across, down, words[scoring])
         forest.axvline(0, color=MUTED, linewidth=0.8)

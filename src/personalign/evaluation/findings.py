@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from personalign.evaluation.inventory import KINDS, MAIN
 from personalign.evaluation.views import (
     Estimate,
     Summary,
@@ -19,7 +20,7 @@ from personalign.evaluation.views import (
 )
 
 
-def changes(summary: Summary, arm: str, scoring: str = "texts") -> list[dict[str, Any]]:
+def changes(summary: Summary, arm: str, scoring: str = MAIN) -> list[dict[str, Any]]:
     """Per axis, the arm's paired difference in the margin from the base towards the target (else the pole moved to).
 
     Each is {"axis", "target", "towards", "estimate", "verdict"}; "towards" is the pole moved to, and the verdict one of
@@ -39,7 +40,7 @@ def changes(summary: Summary, arm: str, scoring: str = "texts") -> list[dict[str
     return found
 
 
-def movement(summary: Summary, arm: str, language: str, scoring: str = "texts") -> str:
+def movement(summary: Summary, arm: str, language: str, scoring: str = MAIN) -> str:
     """One or two sentences: how many axes an arm moved the intended way, and on which the interval excludes zero."""
     words, found = labels(language), changes(summary, arm, scoring)
     aimed = [change for change in found if change["target"]]
@@ -75,7 +76,7 @@ def headline(summary: Summary, language: str = "en") -> str:
 
 
 def findings(summary: Summary, language: str = "en") -> list[str]:
-    """The sentences under the headline: the pairs, the type, the letters, and the prompt alone as the control."""
+    """The sentences under the headline: the pairs, the type, the other ways of asking, and the prompt alone as the control."""
     words, arm = labels(language), treated(summary)
     if arm is None:
         return []
@@ -89,9 +90,10 @@ def findings(summary: Summary, language: str = "en") -> list[str]:
     if arm in probability and "base" in probability and own in probability[arm]:
         shares = {key: number(100 * probability[name][own]) for key, name in (("value", arm), ("base", "base"))}
         said.append(words["type_likely"].format(type=own, **shares))
-    letters = movement(summary, arm, language, "letters")
-    if letters:
-        said.append(words["by_letters"].format(sentence=letters))
+    for kind in KINDS[1:]:
+        moved = movement(summary, arm, language, kind)
+        if moved:
+            said.append(words[f"by_{kind}"].format(sentence=moved))
     control = movement(summary, "prompted", language) if arm != "prompted" and "prompted" in arms(summary) else ""
     if control:
         said.append(words["control"].format(sentence=control))

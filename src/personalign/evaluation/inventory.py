@@ -1,8 +1,11 @@
 """The type inventory: 72 bipolar items of our own, scored by what the model would answer, not by what it writes.
 
-An item is put in three paraphrases and both orders of its two options. Under each of these six prompts four answers
-are scored: the two whole option texts, and the letters of the two options. An answer's end token is not scored: it says
-where a chat turn stops, not which option it was.
+An item is put in three paraphrases. "open": the question alone, and each option's whole text as the answer. Then with
+both options listed, in both orders: "texts", the whole option texts, and "letters", the letters that they stand behind. An
+answer's end token is not scored: it says where a chat turn stops, not which option it was.
+
+"open" is the main measure. A listed text is mostly copied from the prompt, whoever answers: on the embedded model an
+adapter that moved the open margin by .30 nat a token moved the listed one by .04 (README).
 """
 
 import json
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PARAPHRASES, ORDERS = 3, 2
-KINDS = ("texts", "letters")
+KINDS = ("open", "texts", "letters")
+MAIN = KINDS[0]
 LETTERS = ("A", "B")
 
 # One wording for texts and letters alike. The question comes first: the tree holds it once for both orders.
@@ -68,12 +72,16 @@ def load_items(language: str = "en", share: float = 1.0) -> list[Item]:
 
 
 def item_unit(tokenizer: "PreTrainedTokenizerBase", item: Item, language: str, arm: Arm, system_prompt: str) -> Unit:
-    """An item as one arm is asked it: six prompts with four answers each.
+    """An item as one arm is asked it: each question alone with two answers, and listing its options with four.
 
-    Its rows hold margins in favour of the axis' first pole: of the texts in nat per token, of the letters in log-odds.
-    In order 0 the first pole's option is listed first.
+    Its rows, one an order, hold margins in favour of the axis' first pole: of the texts in nat per token, of the letters
+    in log-odds. In order 0 the first pole's option is listed first; the open margin has no order and stands in both.
     """
     prompts, places = [], []
+    for question in item.questions:
+        messages = addressed([Message(role="user", content=question)], arm, system_prompt)
+        answers = [answer_ids(tokenizer, messages, answer)[:-1] for answer in item.options]
+        prompts.append((prompt_ids(tokenizer, messages), answers))
     for paraphrase, question in enumerate(item.questions):
         for order in range(ORDERS):
             first, second = item.options if order == 0 else item.options[::-1]
@@ -85,8 +93,10 @@ def item_unit(tokenizer: "PreTrainedTokenizerBase", item: Item, language: str, a
 
     def rows(answers: list[Answer]) -> list[Row]:
         found = []
-        for at, (place, (prompt, _)) in enumerate(zip(places, prompts, strict=True)):
-            first, second, letter_a, letter_b = answers[4 * at : 4 * at + 4]
+        alone, listed = answers[: 2 * PARAPHRASES], answers[2 * PARAPHRASES :]
+        for at, (place, (prompt, _)) in enumerate(zip(places, prompts[PARAPHRASES:], strict=True)):
+            one, other = alone[2 * place["paraphrase"] : 2 * place["paraphrase"] + 2]
+            first, second, letter_a, letter_b = listed[4 * at : 4 * at + 4]
             sign = 1 if place["order"] == 0 else -1
             found.append(
                 {
@@ -95,13 +105,14 @@ def item_unit(tokenizer: "PreTrainedTokenizerBase", item: Item, language: str, a
                     "item": item.id,
                     **place,
                     "prompt": digest(prompt),
+                    "open": one.per_token - other.per_token,
                     "texts": sign * (first.per_token - second.per_token),
                     "letters": sign * (letter_a.summed - letter_b.summed),
                 }
             )
         return found
 
-    return Unit(prompts, rows)
+    return Unit(prompts, rows, PARAPHRASES * ORDERS)
 
 
 def inventory_summary(
@@ -138,7 +149,7 @@ def inventory_summary(
         "orders": ORDERS,
         "axes": axes,
         "type_probability": {
-            arm.name: type_probability({axis: margins[axis][arm.name]["texts"] for axis in AXES}, seed) for arm in arms
+            arm.name: type_probability({axis: margins[axis][arm.name][MAIN] for axis in AXES}, seed) for arm in arms
         },
     }
 
@@ -160,10 +171,10 @@ def type_probability(margins: dict[str, NDArray[np.float64]], seed: int = 0) -> 
 def percents(margins: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
     """Percent towards the first pole of each item, [items], from margins [items, paraphrases, orders].
 
-    Texts: how many of its paraphrases have a margin above zero, averaged over the orders (ties half). Letters: the mean
-    probability of the pole's letter among the two letters.
+    Open and listed texts: how many of its paraphrases have a margin above zero, averaged over the orders (ties half).
+    Letters: the mean probability of the pole's letter among the two letters.
     """
-    if kind == "texts":
+    if kind != "letters":
         return 100 * _wins(margins.mean(2)).mean(1)
     return 100 * (1 / (1 + np.exp(-margins))).mean((1, 2))
 

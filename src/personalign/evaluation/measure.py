@@ -126,7 +126,7 @@ def _carry_out(
     """Do what the file at `path` does not hold yet, adding to it; all rows, in the order of the plans."""
     from tqdm.auto import tqdm
 
-    sizes = {key: len(unit.prompts) for plan in plans for key, unit in plan.units.items()}
+    sizes = {key: unit.size for plan in plans for key, unit in plan.units.items()}
     sizes |= {key: 1 for plan in plans for key in plan.questions}
     work = {key: len(unit.tree) for plan in plans for key, unit in plan.units.items()}  # in tokens, for the bar
     work |= {key: ANSWER_TOKENS for plan in plans for key in plan.questions}

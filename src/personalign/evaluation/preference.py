@@ -59,7 +59,7 @@ def pair_unit(tokenizer: "PreTrainedTokenizerBase", pair: Pair, arm: Arm, system
             }
         ]
 
-    return Unit([(prompt, [answer_ids(tokenizer, messages, text) for text in (pair.chosen, pair.rejected)])], rows)
+    return Unit([(prompt, [answer_ids(tokenizer, messages, text) for text in (pair.chosen, pair.rejected)])], rows, 1)
 
 
 def pair_id(pair: Pair) -> str:

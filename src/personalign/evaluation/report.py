@@ -133,7 +133,7 @@ def _methods(summary: Summary, language: str) -> list[str]:
         whole = sum(inventory["of"].values())
         kinds = {"paraphrases": inventory["paraphrases"], "orders": inventory["orders"]}
         said.append(words["method_items"].format(items=items, of=whole, **kinds))
-        said += [words[f"method_{name}"] for name in ("texts", "letters", "alpha", "order", "types")]
+        said += [words[f"method_{name}"] for name in ("open", "texts", "letters", "alpha", "order", "types")]
     if (summary.get("preference") or {}).get("arms"):
         said.append(words["method_preference"])
     return [*said, words["method_intervals"]]

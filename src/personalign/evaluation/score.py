@@ -28,11 +28,12 @@ class Answer(NamedTuple):
 class Unit:
     """Prompts with their answers (token ids), and how the scored answers, flat and in that order, become rows.
 
-    `rows` gives one row for each prompt.
+    `rows` gives `size` of them.
     """
 
     prompts: list[tuple[list[int], list[list[int]]]]
     rows: Callable[[list[Answer]], list[Row]]
+    size: int
 
     @cached_property
     def tree(self) -> "Tree":

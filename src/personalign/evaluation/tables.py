@@ -4,6 +4,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from personalign.evaluation.findings import headline
+from personalign.evaluation.inventory import KINDS, MAIN
 from personalign.evaluation.views import (
     Estimate,
     Summary,
@@ -45,12 +46,10 @@ def short_tables(summary: Summary, language: str = "en") -> list[Table]:
     for axis, numbers in axes(summary).items():
         target = numbers["target"]
         row = f"{axis_name(axis)} → {ends(axis, target)[1]}" + (" ★" if target else "")
-        shares = [ahead(axis, target, numbers["arms"][name]["texts"]["percent"], 100) for name in names]
+        shares = [ahead(axis, target, numbers["arms"][name][MAIN]["percent"], 100) for name in names]
         percents.append([row, *(interval(share) for share in shares)])
         found = [numbers["differences"].get(f"{name} - base") for name in names if name != "base"]
-        margins.append(
-            [row, *(_starred(ahead(axis, target, each["texts"]["margin"])) if each else "–" for each in found)]
-        )
+        margins.append([row, *(_starred(ahead(axis, target, each[MAIN]["margin"])) if each else "–" for each in found)])
     others = [arm_label(name, language) for name in names if name != "base"]
     tables = [Table(words["percent_table"], [words["axis"], *heads], percents)]
     tables.append(Table(words["margin_table"], [words["axis"], *others], margins))
@@ -73,13 +72,13 @@ def all_tables(summary: Summary, language: str = "en") -> list[Table]:
     for axis, numbers in axes(summary).items():
         row = f"{axis_name(axis)} → {axis[0]}"
         for name in names:
-            for scoring in ("texts", "letters"):
+            for scoring in KINDS:
                 one = numbers["arms"][name][scoring]
                 shown = [interval(one["percent"], 1), interval(one["margin"], 3, sign=True)]
                 shown += [number(one["alpha"], 2), number(one["order_gap"], 2, sign=True)]
                 inventory.append([row, arm_label(name, language), words[scoring], *shown])
         for comparison, both in numbers["differences"].items():
-            for scoring in ("texts", "letters"):
+            for scoring in KINDS:
                 shown = [interval(both[scoring]["percent"], 1, sign=True), _starred(both[scoring]["margin"], 3)]
                 differences.append([row, _comparison(comparison, language), words[scoring], *shown])
     columns = [words["scoring"], words["percent"], words["margin_column"]]

@@ -19,3 +19,15 @@ def real_home() -> Path:
     from personalign.home import home
 
     return home()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random llama that reads bytes, saved as people save models."""
+    from tiny import byte_tokenizer, tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = byte_tokenizer("chatml")
+    tiny_model("llama", len(tokenizer), max_position_embeddings=4096).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

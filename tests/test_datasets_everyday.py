@@ -6,10 +6,10 @@ from importlib.resources import files
 
 import pytest
 
-from personalign.datasets import Size, distinct, everyday, length_bias, lint, type_pairs
+from personalign.datasets import Size, everyday, length_bias, lint, type_pairs
 from personalign.errors import UserError
 from personalign.personas import AXES, TYPES
-from personalign.statistics import wilson
+from personalign.statistics import distinct_n, wilson
 
 LANGUAGES = ("en", "ko")
 
@@ -63,8 +63,7 @@ def test_lint_finds_nothing_and_length_does_not_tell_the_type(name, language, sp
 def test_the_answers_are_written_one_by_one(language):
     texts = [text for situation in everyday(language) for text in situation.answers.values()]
     assert len(set(texts)) == len(texts)
-    shares = distinct(texts)
-    assert shares[2] > 0.7 and shares[3] > 0.95
+    assert distinct_n(texts, 2) > 0.7 and distinct_n(texts, 3) > 0.95
     openings = Counter(" ".join(text.split()[:2]) for text in texts)
     assert openings.most_common(1)[0][1] <= 8
 

@@ -16,7 +16,6 @@ from personalign.cache import Stage, made, write
 from personalign.errors import UserError
 from personalign.recipe import Recipe
 from personalign.stages import STAGES
-from tiny import byte_tokenizer, tiny_model
 
 
 def recipe_for(folder: Path, **parts) -> Recipe:
@@ -133,16 +132,6 @@ def test_held_out_rows_of_a_file_are_the_same_whatever_is_trained_on(tmp_path):
     assert [len(part) for part in parts[None]] == [24, 6]
     assert parts[4][1] == parts[None][1]
     assert len(parts[4][0]) == 4 and set(parts[4][0]) < set(parts[None][0])
-
-
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory) -> Path:
-    """A random llama that reads bytes, saved as people save models."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = byte_tokenizer("chatml")
-    tiny_model("llama", len(tokenizer), max_position_embeddings=4096).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 SMALL = {"data": {"limit": 8}, "evaluate": {"share": 0.05, "pairs": 2, "answers": 1}}

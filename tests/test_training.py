@@ -1,9 +1,10 @@
 """Training: objectives by their formulas, packing that changes nothing, and runs that survive being stopped."""
 
-import errno
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from personalign.datasets import Conversation, Pair
 from personalign.errors import UserError
 from personalign.models import add_adapter, choose_precision
 from personalign.training import checkpoint as checkpoints
-from personalign.training import loop, memory, reference
+from personalign.training import loop, memory, reference, trackers
 from personalign.training.examples import conversation_trees, pair_trees
 from personalign.training.methods import train_dpo, train_sft
 from personalign.training.objectives import dpo_loss, learning_rate_factor, sft_loss
 from personalign.training.settings import DpoSettings, LoraSettings, SftSettings
-from personalign.trees import logprobs
+from personalign.trees import logprobs, pack, row_logprobs
 from tiny import byte_tokenizer, tiny_model
 
 TOKENIZER = byte_tokenizer()
@@ -239,6 +240,21 @@ def test_a_run_with_other_settings_sets_the_earlier_one_aside(tmp_path: Path) ->
     assert json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))["settings"]["beta"] == 0.5
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_anew_without_a_word_about_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_step = loop._Run.step
+    monkeypatch.setattr(
+        loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed())
+    )
+    with pytest.raises(Killed):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(checkpoint_every=99), tmp_path, base="tiny")
+    monkeypatch.setattr(loop._Run, "step", plain_step)
+    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(checkpoint_every=99), tmp_path, base="tiny")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    assert not (tmp_path / "earlier-1").exists() and "other settings" not in capsys.readouterr().err
+
+
 def test_resume_on_another_machine_works_and_says_that_it_is_not_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,17 +271,51 @@ def test_resume_on_another_machine_works_and_says_that_it_is_not_exact(
     assert "not bit-exactly: torch changed" in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from personalign.cli import main
+from personalign import cli, commands
+from personalign.models import save_adapter
+from personalign.training import checkpoint, reference
+from test_training import adapted
+
+what, folder = sys.argv[1], Path(sys.argv[2])
+model = adapted()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # from here on no file grows beyond 1,000 bytes
+tensor = torch.zeros(1000)
+def write(options: commands.Models) -> None:
+    if what == "checkpoint":
+        checkpoint.write_checkpoint(folder, 4, {{"x": tensor}}, {{"step": 4}})
+    elif what == "adapter":
+        save_adapter(model, folder / "adapter")
+    else:
+        reference._keep(folder / "reference.safetensors", tensor)
+commands.models = write
+sys.exit(main(["models"]))
+"""
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "adapter", "reference"])
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path: Path, what: str) -> None:
     checkpoints.write_checkpoint(tmp_path, 3, {"x": torch.ones(2)}, {"step": 3})
-
-    def full(*a: Any, **k: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(UserError, match="No space left on device.*free some space"):
-        checkpoints.write_checkpoint(tmp_path, 4, {"x": torch.zeros(2)}, {"step": 4})
+    script = FULL_DISK.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script, what, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert "run the same command again" in done.stderr
     found = checkpoints.read_checkpoint(tmp_path)
     assert found is not None and found[1]["step"] == 3 and torch.equal(found[0]["x"], torch.ones(2))
+
+
+@pytest.mark.parametrize("file", ["state.json", "tensors.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, file: str) -> None:
+    checkpoints.write_checkpoint(tmp_path, 3, {"x": torch.ones(200)}, {"step": 3})
+    damaged = tmp_path / "checkpoint-00000003" / file
+    damaged.write_bytes(damaged.read_bytes()[:10])
+    with pytest.raises(UserError, match="checkpoint-00000003: the checkpoint is damaged .* remove that folder"):
+        checkpoints.read_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_cut_before_its_rename_is_not_taken_for_whole(tmp_path: Path) -> None:
@@ -309,6 +359,71 @@ def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(
     with pytest.raises(UserError, match="needs about .* GiB beside the model and 0.0 GiB are free; lower row_tokens"):
         train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
     train_dpo(adapted(), TOKENIZER, pairs(), [], settings(ignore_memory=True), tmp_path, base="tiny")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neox"])
+def test_the_memory_estimate_holds_what_the_backward_pass_needs_and_not_twice_that(architecture: str) -> None:
+    model = tiny_model(architecture, len(TOKENIZER), hidden_size=128, intermediate_size=384).requires_grad_(False)
+    model = add_adapter(model, rank=8).train()
+    trees, _ = pair_trees(TOKENIZER, pairs(24), 400, "drop")
+    (row,) = pack(trees, 10_000)
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        values = row_logprobs(model, row)
+    assert values.requires_grad
+    fixed = memory.estimate(model, 0, False)  # adapter, optimiser, logits
+    estimate = memory.estimate(model, sum(map(len, trees)), False) - fixed
+    assert sum(kept.values()) <= estimate <= 2 * sum(kept.values())
+
+
+def test_memory_and_trackers_are_asked_about_before_the_reference_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "logprobs", lambda *a: pytest.fail("scored in vain"))
+    monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
+    with pytest.raises(UserError, match="GiB are free"):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="trackers: mlflow is not installed; `pip install mlflow`"):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(trackers=("mlflow",)), tmp_path, base="tiny")
+
+
+def test_a_tracker_that_writes_into_the_run_folder_is_not_taken_for_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = []
+
+    def start(accelerator: Any, project: str, config: dict[str, Any]) -> None:
+        assert config["lora.rank"] == 16
+        (Path(accelerator.project_dir) / project).mkdir()
+
+    monkeypatch.setattr(trackers, "find_spec", lambda name: name)
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", start)
+    monkeypatch.setattr(loop.Accelerator, "log", lambda self, values, step: logged.append((step, set(values))))
+    train_dpo(adapted(), TOKENIZER, pairs(), pairs(2), settings(trackers=("tensorboard",)), tmp_path, base="tiny")
+    assert (tmp_path / "personalign").is_dir() and not (tmp_path / "earlier-1").exists()
+    assert [step for step, _ in logged] == [1, 2, 2, 3, 4, 4]  # a held-out pass after each epoch of two steps
+    assert "train/loss" in logged[0][1] and "held_out/accuracy" in logged[2][1]
+
+
+def test_files_that_the_container_would_give_back_count_as_free_memory(tmp_path: Path) -> None:
+    for name, text in (("max", "1000"), ("current", "900"), ("stat", "anon 300\ninactive_file 500\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.available(torch.device("cpu"), tmp_path) == 600
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
+    with pytest.raises(UserError, match="several processes is not built.*--num_processes 1"):
+        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> N
     while True:
         process = start(tmp_path / "cut", tmp_path / "home-2")
         try:
-            assert process.wait(rng.uniform(0.4, 1.6) if kills < 3 else 120) == 0
+            assert process.wait(rng.uniform(0.3, 1.0) if kills < 3 else 120) == 0
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

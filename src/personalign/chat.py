@@ -28,6 +28,7 @@ class Chat(Terms):
     adapter: str | None = Field(None, description="trained adapter: a PEFT folder, or a run folder such as runs/demo")
     language: Literal["en", "ko"] = Field("en", description="language of the persona")
     template: str | None = Field(None, description=Recipe.model_fields["template"].description)
+    trust_remote_code: bool = Field(False, description=Recipe.model_fields["trust_remote_code"].description)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="precision of the base")
     max_new_tokens: int = Field(256, ge=1, description="longest answer, in tokens")
     temperature: float = Field(0.7, ge=0, description="0 always says the likeliest; higher is livelier")
@@ -49,7 +50,7 @@ def chat(options: Chat) -> None:
     quiet_loading()
     model, tokenizer = load_model(
         name, precision=options.precision, template=options.template or (own.template if own else None),
-        trust_remote_code=own.trust_remote_code if own else False,
+        trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
     if adapter is not None:
         model = load_adapter(model, adapter)

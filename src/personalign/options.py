@@ -61,7 +61,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         flag = _flag(model, path)
         message = problem["msg"].removeprefix("Value error, ").rstrip(".")
         if problem["type"] == "missing":
-            yield f"{flag} is missing."
+            yield f"{flag} {'is missing' if len(path) == len(problem['loc']) else 'needs more values'}."
         else:
             yield f"{flag} {problem['input']}: {message}."
 

@@ -20,6 +20,7 @@ from typing import Any
 from personalign import __version__
 from personalign.cache import Stage, bring_up_to_date, write
 from personalign.errors import UserError
+from personalign.locks import locked
 from personalign.recipe import Recipe, dump
 from personalign.stages import STAGES
 from personalign.terminal import side_by_side, wrap
@@ -30,14 +31,17 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenize
 def run(recipe: Recipe, stages: Mapping[str, Stage] = STAGES) -> Path:
     """Bring every stage that the recipe asks for up to date, in order, and return the run directory.
 
-    Raises UserError for a folder that holds something else or cannot be written, and whatever a stage refuses.
+    Raises UserError for a folder that holds something else, cannot be written or is in use, and whatever a stage refuses.
     """
     folder = _prepare(recipe)
     left_out = {"train"} if recipe.train is None else set()
     left_out |= {"evaluate", "report"} if recipe.evaluate is None else set()
-    for name, stage in stages.items():
-        if name not in left_out and bring_up_to_date(name, stage, recipe, folder):
-            write(folder / "versions.json", json.dumps(_versions(recipe), indent=1) + "\n")
+    busy = f"{folder}: another run is at work in it; wait for it, or give another `output` folder."
+    with locked(folder / ".lock", busy):
+        dump(recipe, folder / "recipe.yaml")
+        for name, stage in stages.items():
+            if name not in left_out and bring_up_to_date(name, stage, recipe, folder):
+                write(folder / "versions.json", json.dumps(_versions(recipe), indent=1) + "\n")
     return folder
 
 
@@ -63,13 +67,13 @@ def show(recipe: Recipe) -> None:
 
 
 def _prepare(recipe: Recipe) -> Path:
-    """The run directory, with the recipe in it."""
+    """The run directory, which can be written."""
     folder = recipe.folder()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "stages").is_dir():
         raise UserError(f"{folder}: holds files that are no run of personalign; give another `output` folder.")
     try:
         (folder / "stages").mkdir(parents=True, exist_ok=True)
-        dump(recipe, folder / "recipe.yaml")
+        (folder / ".lock").touch()
     except OSError as error:
         raise UserError(
             f"{folder}: the run folder cannot be written ({error.strerror}); give another `output` folder."

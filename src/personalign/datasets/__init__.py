@@ -1,11 +1,11 @@
 """Preference pairs and conversations from the files people have, the bundled everyday data, splits and checks."""
 
 from personalign.datasets.everyday import Situation, everyday, type_pairs
-from personalign.datasets.lint import LengthBias, LintReport, distinct, length_bias, lint, lint_file
+from personalign.datasets.lint import LengthBias, LintReport, length_bias, lint, lint_file
 from personalign.datasets.readers import Reading, read, read_conversations, read_pairs
 from personalign.datasets.records import Conversation, Pair, Problem, chosen_conversation
 from personalign.datasets.show import show, show_row
-from personalign.datasets.sizes import Size, require_fit, size
+from personalign.datasets.sizes import Size, size
 from personalign.datasets.splits import split
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Situation",
     "Size",
     "chosen_conversation",
-    "distinct",
     "everyday",
     "length_bias",
     "lint",
@@ -26,7 +25,6 @@ __all__ = [
     "read",
     "read_conversations",
     "read_pairs",
-    "require_fit",
     "show",
     "show_row",
     "size",

@@ -6,6 +6,7 @@ The row is the line number in JSONL and counts from one elsewhere (a CSV's heade
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from personalign.datasets.records import Problem, Row
 from personalign.errors import UserError
 
 Rows = list[tuple[str, Row]]
+# a bare name such as `json` would have the library read whatever lies in the working folder
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def read_rows(path: str | Path) -> tuple[Rows, list[Problem]]:
@@ -124,7 +127,7 @@ def _parquet(path: Path) -> tuple[Rows, list[Problem]]:
 
 def _hub(address: str) -> list[Row]:
     name, *rest = address.removeprefix("hf:").split(":")
-    if not name or not 1 <= len(rest) <= 2 or not all(rest):
+    if not HUB_NAME.fullmatch(name) or not 1 <= len(rest) <= 2 or not all(rest):
         raise UserError(
             f"{address}: write hf:org/name:split, or hf:org/name:config:split where the dataset has configurations."
         )
@@ -137,7 +140,10 @@ def _hub(address: str) -> list[Row]:
         raise UserError(
             f"{address}: the hub has no such dataset, or it is private: check the name, or log in with `hf auth login`."
         ) from None
-    except ValueError as error:  # an unknown split or configuration; the library names those that exist
+    except (
+        ValueError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # an unknown split (it names those that exist), bad data
         raise UserError(f"{address}: {str(error).splitlines()[0]}") from None
     except OSError as error:  # covers ConnectionError and the hub's own HTTP errors
         raise UserError(

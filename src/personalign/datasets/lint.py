@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ class LintReport:
     duplicates: list[tuple[str, str]]  # (row, the earlier row that it repeats)
     same_prompt: int  # rows whose prompt has occurred before, with other answers
     identical: list[str]  # pairs whose two answers are the same
-    distinct: dict[int, float]  # n -> distinct n-grams of words in the answers / all of them
+    distinct: dict[int, float]  # n -> distinct_n of the answers, for n that some answer is long enough for
     length_bias: LengthBias | None = None
     max_length: int | None = None
     truncated: list[str] = field(default_factory=list)  # rows longer than max_length
@@ -63,10 +64,6 @@ class LintReport:
     def exit_code(self) -> int:
         """2 where a row cannot be used, else 0."""
         return 2 if self.problems else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON."""
-        return asdict(self)
 
     def format(self) -> str:
         """The report for a terminal: every bad row, then what there is to judge, rows named by their number."""
@@ -122,6 +119,7 @@ def lint(
         rows = _keep(rows, lambda row: _size_problem(row, tokenizer, max_length, sizes), problems)
     pairs = [row for row in rows if isinstance(row, Pair)]
     duplicates, same_prompt = _repeats(rows)
+    texts = [text for row in rows for text in answers(row)]
     return LintReport(
         path=path,
         description=description,
@@ -130,7 +128,7 @@ def lint(
         duplicates=duplicates,
         same_prompt=same_prompt,
         identical=[pair.source for pair in pairs if pair.chosen == pair.rejected],
-        distinct=distinct([text for row in rows for text in answers(row)]),
+        distinct={n: share for n in (1, 2, 3) if not isnan(share := distinct_n(texts, n))},
         length_bias=length_bias(pairs, sizes if len(sizes) == len(pairs) else None) if pairs else None,
         max_length=max_length,
         truncated=[row.source for row, one in zip(rows, sizes, strict=False) if one.truncated(max_length or one.total)],
@@ -150,11 +148,6 @@ def lint_file(
     """Lint a file for the command line: (report, exit code 2 where a row is bad). Arguments and errors as `lint`."""
     report = lint(path, tokenizer, max_length, kind=kind, columns=columns, prefer=prefer)
     return report, report.exit_code
-
-
-def distinct(texts: Sequence[str]) -> dict[int, float]:
-    """Return distinct-n (see `distinct_n`) for n = 1, 2, 3, leaving out an n that no text is long enough for."""
-    return {n: distinct_n(texts, n) for n in (1, 2, 3) if any(len(text.split()) >= n for text in texts)}
 
 
 def length_bias(pairs: Sequence[Pair], sizes: Sequence[Size] | None = None) -> LengthBias:

@@ -1,12 +1,10 @@
 """How many tokens a row takes, and whether it fits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from personalign.conversation import answer_ids, conversation_sequences, prompt_ids
 from personalign.datasets.records import Conversation, Pair, Problem
-from personalign.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,12 +46,3 @@ def too_long(row: Pair | Conversation, prompt: int, max_length: int) -> Problem:
     why = f"takes {prompt} tokens alone, which leaves no room for an answer within max_length {max_length}"
     field = "prompt" if isinstance(row, Pair) else "messages"
     return Problem(row.source, field, why, "raise max_length, shorten the prompt or delete the row")
-
-
-def require_fit(rows: Sequence[Pair | Conversation], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
-    """Raise UserError naming the rows (the first five) whose prompt alone fills `max_length`."""
-    sizes = [(row, size(row, tokenizer).prompt) for row in rows]
-    problems = [too_long(row, prompt, max_length) for row, prompt in sizes if prompt >= max_length]
-    if problems:
-        more = [f"... and {len(problems) - 5} more rows like them."] if len(problems) > 5 else []
-        raise UserError("\n".join([*map(str, problems[:5]), *more]))

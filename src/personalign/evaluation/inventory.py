@@ -4,8 +4,8 @@ An item is put in three paraphrases. "open": the question alone, and each option
 both options listed, in both orders: "texts", the whole option texts, and "letters", the letters that they stand behind. An
 answer's end token is not scored: it says where a chat turn stops, not which option it was.
 
-"open" is the main measure. A listed text is mostly copied from the prompt, whoever answers: on the embedded model an
-adapter that moved the open margin by .30 nat a token moved the listed one by .04 (README).
+"open" is the main measure. A listed text can be copied from the prompt, which leaves little room to differ: on the
+embedded model adapters that moved the open margin moved the listed one by a tenth of that (README).
 """
 
 import json

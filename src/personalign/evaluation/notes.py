@@ -8,8 +8,8 @@ _NOTES = {
         "wider intervals.",
         "inventory": "The inventory says which of two answers the model finds likelier in these situations. It is not "
         "a test of a personality, and a model has none in the sense in which a person does.",
-        "texts": "Letters and whole texts can disagree: the letters also depend on how a model handles lists of "
-        "options, the texts on how it talks.",
+        "texts": "The three ways of asking can disagree: letters and listed texts also depend on how a model handles lists of "
+        "options, open answers on how it talks.",
         "interval": "Intervals say how much a result hangs on which items and pairs were asked, not on the training's "
         "seed.",
         "type": "P(type) is how sure these items make us of the direction on each axis: a small lean that all items "
@@ -28,8 +28,8 @@ _NOTES = {
         "문항이 적을수록 구간은 넓어집니다.",
         "inventory": "이 문항은 두 대답 가운데 모델이 어느 쪽을 더 그럴듯하게 보는지를 잽니다. 성격 검사가 아니며, "
         "모델에게 사람과 같은 뜻의 성격이 있다는 말도 아닙니다.",
-        "texts": "글자(A, B)와 보기 문장은 서로 어긋날 수 있습니다. 글자는 보기 목록을 다루는 방식에, "
-        "문장은 말하는 방식에도 좌우됩니다.",
+        "texts": "세 가지 묻는 방식은 서로 어긋날 수 있습니다. 글자와 보기로 준 글은 보기 목록을 다루는 방식에, "
+        "열린 대답은 말하는 방식에 좌우됩니다.",
         "interval": "구간은 어떤 문항과 쌍을 물었느냐에 따른 흔들림이며, 학습의 시드에 따른 흔들림은 담지 않습니다.",
         "type": "P(유형)은 이 문항들로 볼 때 각 축의 방향이 얼마나 확실한지를 뜻합니다. 아주 작은 치우침도 "
         "모든 문항에서 같은 쪽이면 1에 가까워지므로, 치우침의 크기는 마진으로 보세요.",

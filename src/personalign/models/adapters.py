@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 
-from personalign.errors import UserError
+from personalign.errors import UserError, disk_errors
 from personalign.models.lora import speed_up
 
 NEVER_ADAPTED = {"lm_head", "embed_tokens", "embed_out", "embed_in", "wte"}
@@ -70,7 +71,7 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
     try:
         json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         wrapped = PeftModel.from_pretrained(model, str(path), is_trainable=trainable, use_safetensors=True)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(
             f"--adapter {folder}: it does not fit this base ({str(error).strip().splitlines()[0]}); "
             "load it on the model that it was trained on."
@@ -81,7 +82,8 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
 
 def save_adapter(model: PeftModel, folder: str | Path) -> None:
     """Write the adapter as a PEFT folder (adapter_config.json, adapter_model.safetensors)."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    with disk_errors(Path(folder)):
+        model.save_pretrained(str(folder), safe_serialization=True)
 
 
 @contextmanager

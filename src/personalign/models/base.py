@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from personalign.conversation import preflight, use_template
 from personalign.errors import UserError
@@ -68,7 +69,7 @@ def load_model(
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"--model {name}: transformers cannot load it ({str(error).strip().splitlines()[0]})."
         ) from error

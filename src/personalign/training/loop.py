@@ -7,14 +7,9 @@ on the same hardware, versions and thread count.
 
 import json
 import math
-import os
-import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +20,13 @@ from personalign.errors import UserError
 from personalign.models import save_adapter
 from personalign.progress import bar
 from personalign.training.checkpoint import read_checkpoint, remove_checkpoints, write_checkpoint
+from personalign.training.environment import environment
+from personalign.training.folder import finished, read_lines, set_aside, write_whole
+from personalign.training.interrupt import deferred_interrupt
 from personalign.training.memory import require_memory
 from personalign.training.objectives import learning_rate_factor
 from personalign.training.settings import TrainSettings
+from personalign.training.trackers import flat, require_trackers
 from personalign.trees import Row, Tree, fits_trees, pack, plain_logprobs, row_logprobs
 
 # (row, log-probabilities of its counted tokens, totals of the step) -> (its part of the loss, sums to report)
@@ -37,37 +36,42 @@ Objective = Callable[[Row, torch.Tensor, dict[str, int]], tuple[torch.Tensor, di
 def train(
     model: Any,
     trees: Sequence[Tree],
-    objective: Objective,
+    objectives: Callable[[], tuple[Objective, Objective]],
     settings: TrainSettings,
     folder: Path,
     *,
     digest: str,
     held_out: Sequence[Tree] = (),
-    held_out_objective: Objective | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train the adapter of `model` on `trees`, one example each; write `folder`/adapter and `folder`/metrics.jsonl.
 
-    `digest` names everything that the result depends on; a checkpoint of another digest is set aside, not continued, and
-    a finished run of the same digest returns at once. Ctrl-C and SIGTERM end the current step, write a checkpoint and
-    raise KeyboardInterrupt.
+    `objectives` makes those of training and held-out data, once it is sure that there will be a run. `digest` names
+    everything that the result depends on; a checkpoint of another digest is set aside, not continued, and a finished run
+    of the same digest returns at once. `facts` go into training.json as they are. Ctrl-C and SIGTERM end the current
+    step, write a checkpoint and raise KeyboardInterrupt.
 
-    Returns steps, seconds, tokens, and the last rows of the metrics.
-    Raises UserError when memory will not do, the loss is no number, or the disk does not take a checkpoint.
+    Returns what training.json holds: steps, seconds, tokens, the last rows of the metrics, and the facts.
+    Raises UserError when memory will not do, a tracker is missing, the loss is no number, or the disk does not take a
+    checkpoint.
     """
-    done = _finished(folder, digest)
+    done = finished(folder, digest)
     if done is not None:
         return done
-    run = _Run(model, trees, objective, settings, folder, digest)
-    step, started = run.resume(), time.monotonic()
+    require_trackers(settings.trackers)
     if not settings.ignore_memory:
         longest = max(map(len, trees))
         require_memory(
             model, max(longest, min(settings.row_tokens, sum(map(len, trees)))), settings.gradient_checkpointing
         )
+    objective, held_out_objective = objectives()
+    run = _Run(model, trees, objective, settings, folder, digest)
+    step, started = run.resume(), time.monotonic()
+    run.start_trackers()
     evaluate_every = settings.evaluate_every or run.steps_per_epoch
     model.train()
     with (
-        _deferred_interrupt() as interrupted,
+        deferred_interrupt() as interrupted,
         bar(total=run.steps, initial=step, label="train", unit="step") as progress,
     ):
         while step < run.steps:
@@ -76,14 +80,14 @@ def train(
             run.log(step, metrics)
             progress.update()
             progress.set_postfix_str(_line(metrics), refresh=False)
-            if held_out and held_out_objective and (step % evaluate_every == 0 or step == run.steps):
+            if held_out and (step % evaluate_every == 0 or step == run.steps):
                 run.log(step, evaluate(model, held_out, held_out_objective, settings), split="held_out")
             if interrupted.is_set() or (step % settings.checkpoint_every == 0 and step < run.steps):
                 run.checkpoint(step, time.monotonic() - started)
             if interrupted.is_set():
                 raise KeyboardInterrupt
     model.eval()
-    return run.finish(step, time.monotonic() - started)
+    return run.finish(step, time.monotonic() - started, facts or {})
 
 
 class _Run:
@@ -105,15 +109,17 @@ class _Run:
             raise ValueError("the model has nothing to train: add an adapter first")
         self.shared = fits_trees(model)
         fp16 = next(p for p in model.parameters() if not p.requires_grad).dtype == torch.float16
-        trackers: list[Any] = list(settings.trackers)
         self.accelerator = Accelerator(
             mixed_precision="fp16" if fp16 else "no",
             cpu=model.device.type == "cpu",
-            log_with=trackers or None,
+            log_with=list(settings.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(folder),
         )
-        if trackers:
-            self.accelerator.init_trackers("personalign", config=_flat(settings.model_dump()))
+        if self.accelerator.num_processes > 1:
+            raise UserError(
+                "training by several processes is not built: each would train an adapter of its own and write it to the "
+                "same folder; start it without `accelerate launch`, or with --num_processes 1."
+            )
         optimiser = torch.optim.AdamW(
             list(self.adapter.values()),
             lr=settings.learning_rate,
@@ -176,6 +182,11 @@ class _Run:
             "tokens_per_second": round(tokens / seconds, 1),
         }
 
+    def start_trackers(self) -> None:
+        """Once the folder is this run's own: some trackers write into it."""
+        if self.settings.trackers:
+            self.accelerator.init_trackers("personalign", config=flat(self.settings.model_dump()))
+
     def log(self, step: int, metrics: dict[str, float], split: str = "train") -> None:
         """One line of metrics.jsonl, and the trackers."""
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -213,7 +224,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         found = read_checkpoint(self.folder)
         if found is None or found[1]["digest"] != self.digest:
-            _set_aside(self.folder)
+            set_aside(self.folder)
             return 0
         tensors, state = found
         here = environment(self.model.device)
@@ -238,21 +249,22 @@ class _Run:
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.tokens, self.seconds_before = state["tokens"], state["seconds"]
-        kept = [line for line in _lines(self.metrics) if line["step"] <= state["step"]]
-        self.metrics.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        kept = [line for line in read_lines(self.metrics) if line["step"] <= state["step"]]
+        write_whole(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         return int(state["step"])
 
-    def finish(self, step: int, seconds: float) -> dict[str, Any]:
+    def finish(self, step: int, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
         """Write the adapter, then the summary that marks the run as finished, then drop the checkpoints."""
         save_adapter(self.model, self.folder / "adapter")
         if self.settings.trackers:
             self.accelerator.end_training()
-        rows = _lines(self.metrics)
+        rows = read_lines(self.metrics)
         last = {
             split: next((r for r in reversed(rows) if r["split"] == split), None) for split in ("train", "held_out")
         }
         summary = {
             "digest": self.digest,
+            **facts,
             "steps": step,
             "examples": len(self.trees),
             "tokens": self.tokens,
@@ -261,9 +273,7 @@ class _Run:
             "last": last,
             "settings": self.settings.model_dump(mode="json"),
         }
-        work = self.folder / "training.json.partial"
-        work.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-        work.rename(self.folder / "training.json")
+        write_whole(self.folder / "training.json", json.dumps(summary, indent=1))
         remove_checkpoints(self.folder)
         return summary
 
@@ -303,64 +313,6 @@ def evaluate(model: Any, trees: Sequence[Tree], objective: Objective, settings: 
     return mean_metrics(sums, totals)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What bit-exactness depends on beside the checkpoint."""
-    import peft
-    import transformers
-
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "cores": os.cpu_count(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file that only grows; a half-written last one is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
-    path = folder / "training.json"
-    if path.is_file():
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if summary["digest"] == digest and (folder / "adapter" / "adapter_model.safetensors").is_file():
-            return summary
-    return None
-
-
-def _set_aside(folder: Path) -> None:
-    """Move what an earlier run with other settings left in the folder to folder/earlier-N: nothing computed is lost."""
-    left = [path for path in folder.iterdir() if not path.name.startswith(("earlier-", "."))]
-    if not left:
-        return
-    number = 1 + sum(1 for _ in folder.glob("earlier-*"))
-    aside = folder / f"earlier-{number}"
-    aside.mkdir()
-    for path in left:
-        path.rename(aside / path.name)
-    print(
-        f"{folder}: holds a run with other settings or data; moved it to {aside.name} and started anew", file=sys.stderr
-    )
-
-
 def _line(metrics: dict[str, float]) -> str:
     """The figures beside the progress bar."""
     shown = {
@@ -370,38 +322,3 @@ def _line(metrics: dict[str, float]) -> str:
         "tokens_per_second": "{:.0f} tokens/s",
     }
     return ", ".join(form.format(metrics[name]) for name, form in shown.items() if name in metrics)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as the flat table that trackers take."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (int, float, str, bool)) else str(value)
-    return flat
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C or SIGTERM set the event, so that the step in progress ends; a second one acts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def handle(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    for number in signals:
-        signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,15 +25,21 @@ def estimate(model: Any, row_tokens: int, gradient_checkpointing: bool) -> int:
     return adapter * 16 + row_tokens * kept + CHUNK_ELEMENTS * 4 * 3
 
 
-def available(device: torch.device) -> int:
+def available(device: torch.device, group: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes free on the device; on the CPU also within the control group (a container's limit)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit, used = group / "memory.max", group / "memory.current"
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, int(text) - int(used.read_text()))
+        free = min(free, int(text) - int(used.read_text()) + _cached(group / "memory.stat"))
     return int(free)
+
+
+def _cached(path: Path) -> int:
+    """Bytes of files (the model's, just read) that the control group counts and would give back."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def require_memory(model: Any, row_tokens: int, gradient_checkpointing: bool) -> None:

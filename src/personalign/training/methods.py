@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,21 @@ def train_sft(
 ) -> dict[str, Any]:
     """Supervised fine-tuning of the model's adapter (see loop.train); `base` is the base's fingerprint."""
     trees, counts = conversation_trees(tokenizer, conversations, settings.max_length, settings.too_long)
-    unseen = conversation_trees(tokenizer, held_out, settings.max_length, "truncate")[0] if held_out else []
+    unseen, cut = conversation_trees(tokenizer, held_out, settings.max_length, "truncate") if held_out else ([], {})
 
     def objective(row: Row, values: torch.Tensor, totals: dict[str, int]) -> tuple[torch.Tensor, dict[str, float]]:
         return sft_loss(values, totals["tokens"]), {}
 
-    digest = _digest("sft", base, settings, trees, unseen)
     return train(
-        model, trees, objective, settings, folder, digest=digest, held_out=unseen, held_out_objective=objective
-    ) | {"method": "sft", **counts}
+        model,
+        trees,
+        lambda: (objective, objective),
+        settings,
+        folder,
+        digest=_digest("sft", base, settings, trees, unseen),
+        held_out=unseen,
+        facts={"method": "sft"} | _too_long(counts, cut, settings),
+    )
 
 
 def train_dpo(
@@ -52,18 +59,17 @@ def train_dpo(
 ) -> dict[str, Any]:
     """Direct preference optimisation of the model's adapter (see loop.train) against the base with the adapter off."""
     trees, counts = pair_trees(tokenizer, pairs, settings.max_length, settings.too_long)
-    unseen = pair_trees(tokenizer, held_out, settings.max_length, "truncate")[0] if held_out else []
-    digest = _digest("dpo", base, settings, trees, unseen)
+    unseen, cut = pair_trees(tokenizer, held_out, settings.max_length, "truncate") if held_out else ([], {})
     return train(
         model,
         trees,
-        dpo_objective(model, base, trees, settings),
+        lambda: (dpo_objective(model, base, trees, settings), dpo_objective(model, base, unseen, settings)),
         settings,
         folder,
-        digest=digest,
+        digest=_digest("dpo", base, settings, trees, unseen),
         held_out=unseen,
-        held_out_objective=dpo_objective(model, base, unseen, settings),
-    ) | {"method": "dpo", **counts}
+        facts={"method": "dpo"} | _too_long(counts, cut, settings),
+    )
 
 
 def dpo_objective(model: Any, base: str, trees: Sequence[Tree], settings: DpoSettings) -> Objective:
@@ -92,6 +98,18 @@ def dpo_objective(model: Any, base: str, trees: Sequence[Tree], settings: DpoSet
         return losses.sum() / totals["examples"], {"margin": float(margin.sum()), "accuracy": float((margin > 0).sum())}
 
     return objective
+
+
+def _too_long(counts: dict[str, int], cut: dict[str, int], settings: TrainSettings) -> dict[str, int]:
+    """How many examples did not fit, told to the user as well: none is left out in silence."""
+    facts = {**counts, "held_out_truncated": cut.get("truncated", 0)}
+    if any(facts.values()):
+        print(
+            f"over max_length {settings.max_length}: {facts['dropped']} examples dropped, {facts['truncated']} truncated; "
+            f"{facts['held_out_truncated']} of the held-out ones truncated",
+            file=sys.stderr,
+        )
+    return facts
 
 
 def _digest(method: str, base: str, settings: TrainSettings, *splits: Sequence[Tree]) -> str:

@@ -1,6 +1,7 @@
 """Log-probabilities under the frozen base, computed once for a dataset and kept on disk by content."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from personalign.errors import disk_errors
 from personalign.home import home
 from personalign.models import adapter_disabled
 from personalign.progress import bar
@@ -46,6 +48,7 @@ def reference_sums(model: Any, base: str, trees: Sequence[Tree], row_tokens: int
 
 def _keep(path: Path, flat: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_suffix(".partial")
-    save_file({"sums": flat}, work)
-    work.rename(path)
+    work = path.with_suffix(f".{os.getpid()}.partial")  # another run may be making the same
+    with disk_errors(work):
+        save_file({"sums": flat}, work)
+    work.replace(path)

@@ -116,7 +116,9 @@ def dpo_flops(config: Mapping[str, Any], rank: int, result: Mapping[str, Any]) -
     return policy + base
 
 
-def report(name: str, ratio: Any, memory_ratio: Any, aim: Any, met: bool, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a bench's final JSON line."""
+def report(
+    name: str, ratio: float, memory_ratio: float, aim: float, met: bool, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print a bench's final JSON line: the issue's first shape on top, everything else in `rows`."""
     line = {"name": name, "ratio": ratio, "memory_ratio": memory_ratio, "aim": aim, "met": met, "rows": list(rows)}
     print(json.dumps(line, ensure_ascii=False), flush=True)

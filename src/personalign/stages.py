@@ -206,7 +206,8 @@ def _training(folder: Path) -> dict[str, Any]:
     record = json.loads((folder / "stages" / "train.json").read_text(encoding="utf-8"))
     return {
         "method": record["inputs"]["method"], "pairs": done["examples"], "steps": done["steps"],
-        "seconds": done["seconds"], "curve": [json.loads(line) for line in lines],
+        "seconds": done["seconds"], "dropped": done.get("dropped", 0), "truncated": done.get("truncated", 0),
+        "curve": [json.loads(line) for line in lines],
     }  # fmt: skip
 
 

@@ -104,6 +104,7 @@ def _contents(summary: Summary, language: str) -> dict[str, Any]:
     if training.get("method"):
         made = {"method": training["method"].upper(), "pairs": number(training.get("pairs"))}
         made["seconds"] = number(training.get("seconds"))
+        made |= {key: number(training.get(key, 0)) for key in ("dropped", "truncated")}
         captions["training"] = f"{words['training_facts'].format(**made)} {captions['training']}"
     return {
         "words": words,

@@ -12,8 +12,9 @@ import pytest
 
 from personalign import pipeline
 from personalign import recipe as recipes
-from personalign.cache import Stage, made, write
+from personalign.cache import Stage, made
 from personalign.errors import UserError
+from personalign.files import write_whole
 from personalign.recipe import Recipe
 from personalign.stages import STAGES
 
@@ -34,7 +35,7 @@ class Kitchen:
             self.called.append(name)
             if name == self.interrupted_at:
                 raise KeyboardInterrupt
-            write(folder / name / "out.txt", json.dumps(inputs(recipe, folder)))
+            write_whole(folder / name / "out.txt", json.dumps(inputs(recipe, folder)))
 
         return Stage(inputs, make, (name,))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personalign.files import write_whole
 from personalign.recipe import Recipe
 
 Inputs = dict[str, Any]
@@ -40,7 +41,7 @@ def bring_up_to_date(name: str, stage: Stage, recipe: Recipe, folder: Path) -> b
     stage.make(recipe, folder)
     seconds = round(time.monotonic() - started, 1)
     record = {"stage": name, "inputs": inputs, "outputs": _hashes(folder, stage.outputs), "seconds": seconds}
-    write(folder / "stages" / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "stages" / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     _say(f"{name:<9} done in {seconds:.0f} s")
     return True
 
@@ -49,14 +50,6 @@ def made(folder: Path, name: str) -> dict[str, str]:
     """SHA-256 of each file that a stage left, by path below the run directory; {} where it has not run."""
     record = _record(folder, name)
     return record["outputs"] if record else {}
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(path.name + ".partial")
-    work.write_text(text, encoding="utf-8", newline="\n")
-    work.replace(path)
 
 
 def file_hash(path: Path) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from personalign import __version__
-from personalign.cache import Stage, bring_up_to_date, write
+from personalign.cache import Stage, bring_up_to_date
 from personalign.errors import UserError
+from personalign.files import write_whole
 from personalign.locks import locked
 from personalign.recipe import Recipe, dump
 from personalign.stages import STAGES
@@ -41,7 +42,7 @@ def run(recipe: Recipe, stages: Mapping[str, Stage] = STAGES) -> Path:
         dump(recipe, folder / "recipe.yaml")
         for name, stage in stages.items():
             if name not in left_out and bring_up_to_date(name, stage, recipe, folder):
-                write(folder / "versions.json", json.dumps(_versions(recipe), indent=1) + "\n")
+                write_whole(folder / "versions.json", json.dumps(_versions(recipe), indent=1) + "\n")
     return folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from personalign import __version__
-from personalign.cache import Inputs, Stage, file_hash, made, write
+from personalign.cache import Inputs, Stage, file_hash, made
 from personalign.datasets import (
     Conversation,
     Pair,
@@ -23,6 +23,7 @@ from personalign.datasets import (
 )
 from personalign.datasets.records import opening
 from personalign.errors import UserError
+from personalign.files import write_whole
 from personalign.personas import Persona
 from personalign.recipe import EVERYDAY, Recipe
 from personalign.training.settings import DpoSettings, SftSettings
@@ -73,7 +74,7 @@ def _make_data(recipe: Recipe, folder: Path) -> None:
     _write_rows(folder / "data" / "held_out.jsonl", held_out)
     answers = recipe.evaluate.answers if recipe.evaluate is not None else 0
     shown = [asdict(each) for each in _situations(recipe, held_out, answers)]
-    write(folder / "data" / "situations.json", json.dumps(shown, ensure_ascii=False, indent=1) + "\n")
+    write_whole(folder / "data" / "situations.json", json.dumps(shown, ensure_ascii=False, indent=1) + "\n")
 
 
 def _rows(recipe: Recipe) -> tuple[Rows, Rows]:
@@ -234,7 +235,7 @@ def read_rows(path: Path) -> list[Pair | Conversation]:
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
-    write(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def _pairs(rows: Any) -> list[Pair]:

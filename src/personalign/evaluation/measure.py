@@ -16,9 +16,11 @@ from personalign.evaluation.arms import ARMS, Arm, activated, addressed, with_co
 from personalign.evaluation.inventory import Item, inventory_summary, item_unit, load_items
 from personalign.evaluation.notes import notes
 from personalign.evaluation.preference import pair_unit, preference_summary
-from personalign.evaluation.results import lines, plain, replace, resume
+from personalign.evaluation.results import lines, plain, resume
 from personalign.evaluation.score import Row, Unit, digest, score
+from personalign.files import write_whole
 from personalign.personas import Persona
+from personalign.progress import bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +90,9 @@ def measure(
             "notes": notes(language, len(items), len(pairs), bool(poles)),
         }
     )
-    replace(Path(folder) / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_whole(
+        Path(folder) / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    )
     return summary
 
 
@@ -124,18 +128,17 @@ def _carry_out(
     model: Any, tokenizer: "PreTrainedTokenizerBase", plans: Sequence[Plan], path: Path, progress: bool
 ) -> list[Row]:
     """Do what the file at `path` does not hold yet, adding to it; all rows, in the order of the plans."""
-    from tqdm.auto import tqdm
-
     sizes = {key: unit.size for plan in plans for key, unit in plan.units.items()}
     sizes |= {key: 1 for plan in plans for key in plan.questions}
     work = {key: len(unit.tree) for plan in plans for key, unit in plan.units.items()}  # in tokens, for the bar
     work |= {key: ANSWER_TOKENS for plan in plans for key in plan.questions}
     done = resume(path, sizes)
     already = sum(work[key] for key in done)
-    bar = tqdm(total=sum(work.values()), initial=already, unit="tok", unit_scale=True, disable=not progress)
-    with path.open("a", encoding="utf-8") as file, bar:
+    total = sum(work.values())
+    shown = bar(total=total, initial=already, unit="tok", unit_scale=True, disable=not progress)
+    with path.open("a", encoding="utf-8") as file, shown:
         for arm, units, questions in plans:
-            bar.set_description(f"measuring {arm.name}")
+            shown.set_description(f"measuring {arm.name}")
             todo = {key: unit for key, unit in units.items() if key not in done}
             asked = {key: question for key, question in questions.items() if key not in done}
             with activated(model, arm):
@@ -144,7 +147,7 @@ def _carry_out(
                     done[key] = [{"key": key} | row for row in rows]
                     file.write(lines(done[key]))
                     file.flush()
-                    bar.update(work[key])
+                    shown.update(work[key])
     return [row for key in sizes for row in done[key]]
 
 

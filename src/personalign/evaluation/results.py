@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from personalign.errors import UserError
 from personalign.evaluation.score import Row
+from personalign.files import write_whole
 
 
 def resume(path: Path, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
@@ -23,7 +23,7 @@ def resume(path: Path, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
         for row in _rows(path):
             found.setdefault(row["key"], []).append(row)
         done = {key: rows for key, rows in found.items() if len(rows) == sizes.get(key)}
-        replace(path, lines(row for rows in done.values() for row in rows))
+        write_whole(path, lines(row for rows in done.values() for row in rows))
     except OSError as error:
         raise UserError(
             f"{path}: cannot write there ({error.strerror}); give an output folder that you may write."
@@ -44,16 +44,6 @@ def _rows(path: Path) -> Iterable[Row]:
 def lines(rows: Iterable[Row]) -> str:
     """Rows as JSON lines."""
     return "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def plain(value: Any) -> Any:

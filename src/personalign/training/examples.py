@@ -1,5 +1,6 @@
 """Rows of data as trees, within max_length, and how many did not fit."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -51,6 +52,14 @@ def conversation_trees(
     if not trees:
         raise UserError(f"no conversation fits within max_length {max_length}; raise it.")
     return trees, totals
+
+
+def content(trees: Sequence[Tree]) -> bytes:
+    """SHA-256 of every token of the trees and of how they hang together: two datasets that train alike have the same."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        digest.update(repr([(node.parent, node.counted, list(node.ids)) for node in tree.nodes]).encode())
+    return digest.digest()
 
 
 def _chain(ids: list[int], counts: list[bool]) -> Tree:

@@ -14,13 +14,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    work = path.with_name(path.name + ".partial")
-    work.write_text(text, encoding="utf-8")
-    work.replace(path)
-
-
 def finished(folder: Path, digest: str) -> dict[str, Any] | None:
     """What training.json says, if it is of this digest and its adapter is still there."""
     path = folder / "training.json"

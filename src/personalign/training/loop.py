@@ -17,11 +17,12 @@ import torch
 from accelerate import Accelerator
 
 from personalign.errors import UserError
+from personalign.files import write_whole
 from personalign.models import save_adapter
 from personalign.progress import bar
 from personalign.training.checkpoint import read_checkpoint, remove_checkpoints, write_checkpoint
 from personalign.training.environment import environment
-from personalign.training.folder import finished, read_lines, set_aside, write_whole
+from personalign.training.folder import finished, read_lines, set_aside
 from personalign.training.interrupt import deferred_interrupt
 from personalign.training.memory import require_memory
 from personalign.training.objectives import learning_rate_factor

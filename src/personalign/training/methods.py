@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from personalign.datasets import Conversation, Pair
-from personalign.training.examples import conversation_trees, pair_trees
+from personalign.training.examples import content, conversation_trees, pair_trees
 from personalign.training.loop import Objective, train
 from personalign.training.objectives import dpo_loss, sft_loss
 from personalign.training.reference import reference_sums
@@ -118,7 +118,5 @@ def _digest(method: str, base: str, settings: TrainSettings, *splits: Sequence[T
     kept = settings.model_dump(mode="json", exclude={"checkpoint_every", "trackers", "ignore_memory"})
     digest.update(json.dumps(kept, sort_keys=True).encode())
     for trees in splits:
-        for tree in trees:
-            digest.update(repr([(node.parent, node.counted, list(node.ids)) for node in tree.nodes]).encode())
-        digest.update(b"|")
+        digest.update(content(trees))
     return digest.hexdigest()[:16]

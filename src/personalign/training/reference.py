@@ -13,6 +13,7 @@ from personalign.errors import disk_errors
 from personalign.home import home
 from personalign.models import adapter_disabled
 from personalign.progress import bar
+from personalign.training.examples import content
 from personalign.trees import Tree, logprobs
 
 
@@ -23,10 +24,7 @@ def reference_sums(model: Any, base: str, trees: Sequence[Tree], row_tokens: int
     same data on the same base is never scored twice.
     """
     digest = hashlib.sha256(f"{base} {next(model.parameters()).dtype} {row_tokens}".encode())
-    for tree in trees:
-        for node in tree.nodes:
-            digest.update(repr((node.parent, node.counted, list(node.ids))).encode())
-        digest.update(b";")
+    digest.update(content(trees))
     path = home() / "reference" / f"{digest.hexdigest()[:32]}.safetensors"
     counts = [len(tree.counted) for tree in trees]
     if path.is_file():

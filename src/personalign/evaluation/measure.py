@@ -182,7 +182,8 @@ def _adapter_fingerprint(model: Any) -> str:
     name = model.active_adapter
     config = model.peft_config[name]
     whole = sha256(json.dumps([config.r, config.lora_alpha, config.use_rslora]).encode())
-    for key, weight in sorted(get_peft_model_state_dict(model, adapter_name=name).items()):
+    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    for key, weight in sorted(weights.items()):
         whole.update(key.encode())
         whole.update(weight.detach().float().cpu().numpy().tobytes())
     return whole.hexdigest()[:16]

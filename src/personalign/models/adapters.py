@@ -81,9 +81,12 @@ def load_adapter(model: Any, folder: str | Path, *, trainable: bool = False) -> 
 
 
 def save_adapter(model: PeftModel, folder: str | Path) -> None:
-    """Write the adapter as a PEFT folder (adapter_config.json, adapter_model.safetensors)."""
+    """Write the adapter as a PEFT folder (adapter_config.json, adapter_model.safetensors).
+
+    Embeddings are never adapted; left to find that out, PEFT would ask the hub for the base's config.
+    """
     with disk_errors(Path(folder)):
-        model.save_pretrained(str(folder), safe_serialization=True)
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from personalign.conversation import answer_ids, prompt_ids
 from personalign.datasets import type_pairs
 from personalign.models import add_adapter, fingerprint, generate, load_model
-from personalign.training.methods import train_dpo
+from personalign.training.methods import Job, train_dpo
 from personalign.training.settings import DpoSettings
 from personalign.trees import logprobs, plain_logprobs, prompt_with_answers
 
@@ -41,7 +41,6 @@ def test_dpo_learns_a_persona_from_the_bundled_data(real_home, smollm2, tmp_path
     model, tokenizer = load_model("smollm2")
     pairs = type_pairs("E", "en", "train")[:16]
     settings = DpoSettings(batch=8, epochs=3, learning_rate=5e-4, warmup=0)
-    done = train_dpo(
-        add_adapter(model, base="smollm2"), tokenizer, pairs, [], settings, tmp_path, base=fingerprint("smollm2")
-    )
+    job = Job("E", pairs, [], settings, tmp_path)
+    (done,) = train_dpo(model, tokenizer, [job], base=fingerprint("smollm2"), model_name="smollm2")
     assert done["shared_prompts"] and done["last"]["train"]["accuracy"] >= 0.75 and done["last"]["train"]["loss"] < 0.65

@@ -13,14 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from personalign.datasets import Conversation, Pair
 from personalign.errors import UserError
 from personalign.models import add_adapter, choose_precision
 from personalign.training import checkpoint as checkpoints
-from personalign.training import loop, memory, reference, trackers
+from personalign.training import learner, loop, memory, parallel, reference, trackers
 from personalign.training.examples import conversation_trees, pair_trees
-from personalign.training.methods import train_dpo, train_sft
+from personalign.training.learner import Learner
+from personalign.training.methods import Job, train_dpo, train_sft, trained
 from personalign.training.objectives import dpo_loss, learning_rate_factor, sft_loss
 from personalign.training.settings import DpoSettings, LoraSettings, SftSettings
 from personalign.trees import logprobs, pack, row_logprobs
@@ -49,13 +51,36 @@ def adapted(dropout: float = 0.0, architecture: str = "llama") -> Any:
     return add_adapter(model, rank=4, alpha=8, dropout=dropout, seed=1)
 
 
-def settings(**changes: Any) -> DpoSettings:
+def bare(architecture: str = "llama") -> Any:
+    """A tiny frozen model."""
+    return tiny_model(architecture, len(TOKENIZER)).requires_grad_(False)
+
+
+def settings(dropout: float = 0.0, **changes: Any) -> DpoSettings:
     """A short run in which the loss falls."""
-    return DpoSettings(**{"epochs": 2, "batch": 3, "learning_rate": 5e-3, "checkpoint_every": 1, **changes})
+    lora = LoraSettings(rank=4, alpha=8, dropout=dropout)
+    return DpoSettings(
+        **{"lora": lora, "epochs": 2, "batch": 3, "learning_rate": 5e-3, "checkpoint_every": 1, "seed": 1, **changes}
+    )
 
 
-def weights(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+def dpo(
+    folder: Path, own: DpoSettings | None = None, *, model: Any = None, held_out: Any = (), data: Any = None
+) -> dict[str, Any]:
+    """Train one adapter by DPO; its summary."""
+    job = Job("one", pairs() if data is None else data, held_out, own or settings(), folder)
+    return train_dpo(model or bare(), TOKENIZER, [job], base="tiny")[0]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter that a run wrote."""
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def a_learner(trees: Any, own: DpoSettings) -> Learner:
+    """A learner that is not run."""
+    groups = {"adapter": trained(adapted(), "default")}
+    return Learner("default", groups, own, Path("unused"), "d", save=lambda folder: None, trees=trees)
 
 
 def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -109,8 +134,8 @@ def test_the_learning_rate_rises_then_falls_as_the_schedule_says() -> None:
 
 
 def test_dpo_lowers_the_loss_and_peft_loads_the_result(tmp_path: Path) -> None:
-    model = adapted()
-    train_dpo(model, TOKENIZER, pairs(), pairs(3), settings(epochs=6), tmp_path, base="tiny")
+    model = bare()
+    dpo(tmp_path, settings(epochs=6), model=model, held_out=pairs(3))
     losses = [row["loss"] for row in rows(tmp_path)]
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses[-1] < losses[0] - 0.1
     assert rows(tmp_path, "held_out")[-1]["accuracy"] == 1.0
@@ -132,7 +157,8 @@ def test_sft_learns_every_answer_of_a_conversation(tmp_path: Path) -> None:
     trees, _ = conversation_trees(TOKENIZER, [talk], 100, "drop")
     counted = [TOKENIZER.decode(list(trees[0].nodes[i].ids)) for i in trees[0].counted]
     assert counted == ["Hello!<|im_end|>", "Yes.<|im_end|>"]
-    train_sft(adapted(), TOKENIZER, [talk], [], SftSettings(epochs=8, learning_rate=1e-2), tmp_path, base="tiny")
+    job = Job("one", [talk], [], SftSettings(epochs=8, learning_rate=1e-2), tmp_path)
+    train_sft(bare(), TOKENIZER, [job], base="tiny")
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"] - 0.5
 
 
@@ -141,15 +167,7 @@ def test_row_tokens_change_memory_and_not_the_run(tmp_path: Path, architecture: 
     runs = []
     for row_tokens in (16, 4096):
         folder = tmp_path / str(row_tokens)
-        train_dpo(
-            adapted(architecture=architecture),
-            TOKENIZER,
-            pairs(),
-            [],
-            settings(row_tokens=row_tokens),
-            folder,
-            base="tiny",
-        )
+        dpo(folder, settings(row_tokens=row_tokens), model=bare(architecture))
         runs.append([row["loss"] for row in rows(folder)])
     assert runs[0] == pytest.approx(runs[1], abs=1e-4)
 
@@ -157,24 +175,28 @@ def test_row_tokens_change_memory_and_not_the_run(tmp_path: Path, architecture: 
 def test_gradient_checkpointing_changes_memory_and_not_the_run(tmp_path: Path) -> None:
     runs = []
     for on in (False, True):
-        train_dpo(
-            adapted(), TOKENIZER, pairs(), [], settings(gradient_checkpointing=on), tmp_path / str(on), base="tiny"
-        )
+        dpo(tmp_path / str(on), settings(gradient_checkpointing=on, dropout=0.2))
         runs.append([row["loss"] for row in rows(tmp_path / str(on))])
     assert runs[0] == pytest.approx(runs[1], abs=1e-5)
 
 
 def test_every_epoch_sees_every_example_once_in_another_order() -> None:
     trees, _ = pair_trees(TOKENIZER, pairs(7), 100, "drop")
-    run = loop._Run(adapted(), trees, lambda *a: (torch.zeros(()), {}), settings(), Path("unused"), "d")
-    epochs = [[id(tree) for step in range(3) for tree in run.batch(epoch * 3 + step)] for epoch in range(2)]
+    run, epochs = a_learner(trees, settings()), []
+    for epoch in range(2):
+        epochs.append([])
+        for step in range(3):
+            run.step = epoch * 3 + step
+            epochs[-1] += [id(tree) for tree in run.batch()]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(map(id, trees)) and epochs[0] != epochs[1]
 
 
 def test_shuffle_off_keeps_the_order_of_the_data() -> None:
     trees, _ = pair_trees(TOKENIZER, pairs(4), 100, "drop")
-    run = loop._Run(adapted(), trees, lambda *a: (torch.zeros(()), {}), settings(shuffle=False), Path("unused"), "d")
-    assert [id(tree) for tree in run.batch(0) + run.batch(1)] == list(map(id, trees))
+    run = a_learner(trees, settings(shuffle=False))
+    first = run.batch()
+    run.step = 1
+    assert [id(tree) for tree in first + run.batch()] == list(map(id, trees))
 
 
 # ---- stopping and going on
@@ -184,40 +206,37 @@ class Killed(Exception):
     """Stands for the process's death: nothing after it runs (a real SIGKILL is in test_training_kill.py)."""
 
 
+def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process die before a step."""
+    plain = loop.gradient_step
+
+    def dying(model: Any, learners: Any, processes: Any) -> Any:
+        if learners[0].step == step:
+            raise Killed
+        return plain(model, learners, processes)
+
+    monkeypatch.setattr(loop, "gradient_step", dying)
+
+
 @pytest.mark.parametrize("method", ["dpo", "sft"])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
     tmp_path: Path, method: str, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def go(folder: Path) -> Any:
-        model = adapted(dropout=0.2)  # dropout: the random state matters too
+    def go(folder: Path) -> dict[str, torch.Tensor]:
         if method == "dpo":
-            train_dpo(model, TOKENIZER, pairs(), [], settings(), folder, base="tiny")
+            dpo(folder, settings(dropout=0.2))  # what dropout draws must come out the same
         else:
             talks = [Conversation([*p.prompt, {"role": "assistant", "content": p.chosen}], p.source) for p in pairs()]
-            train_sft(
-                model,
-                TOKENIZER,
-                talks,
-                [],
-                SftSettings(**settings().model_dump(exclude={"beta", "loss", "label_smoothing"})),
-                folder,
-                base="tiny",
-            )
-        return weights(model)
+            own = SftSettings(**settings(dropout=0.2).model_dump(exclude={"beta", "loss", "label_smoothing"}))
+            train_sft(bare(), TOKENIZER, [Job("one", talks, [], own, folder)], base="tiny")
+        return weights(folder)
 
     undisturbed = go(tmp_path / "whole")
-    plain_step = loop._Run.step
-
-    def dies(run: Any, step: int) -> dict[str, float]:
-        if step == at:
-            raise Killed
-        return plain_step(run, step)
-
-    monkeypatch.setattr(loop._Run, "step", dies)
+    dies_at(at, monkeypatch)
     with pytest.raises(Killed):
         go(tmp_path / "cut")
-    monkeypatch.setattr(loop._Run, "step", plain_step)
+    monkeypatch.undo()
     torch.rand(17)  # whatever else drew random numbers meanwhile
     resumed = go(tmp_path / "cut")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
@@ -226,16 +245,14 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
-    monkeypatch.setattr(loop._Run, "step", lambda *a: pytest.fail("trained again"))
-    assert (
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")["seconds"] == first["seconds"]
-    )
+    first = dpo(tmp_path)
+    monkeypatch.setattr(loop, "gradient_step", lambda *a: pytest.fail("trained again"))
+    assert dpo(tmp_path)["seconds"] == first["seconds"]
 
 
 def test_a_run_with_other_settings_sets_the_earlier_one_aside(tmp_path: Path) -> None:
-    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
-    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(beta=0.5), tmp_path, base="tiny")
+    dpo(tmp_path)
+    dpo(tmp_path, settings(beta=0.5))
     assert (tmp_path / "earlier-1" / "adapter" / "adapter_model.safetensors").is_file()
     assert json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))["settings"]["beta"] == 0.5
 
@@ -243,14 +260,11 @@ def test_a_run_with_other_settings_sets_the_earlier_one_aside(tmp_path: Path) ->
 def test_a_run_killed_before_its_first_checkpoint_starts_anew_without_a_word_about_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain_step = loop._Run.step
-    monkeypatch.setattr(
-        loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed())
-    )
+    dies_at(2, monkeypatch)
     with pytest.raises(Killed):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(checkpoint_every=99), tmp_path, base="tiny")
-    monkeypatch.setattr(loop._Run, "step", plain_step)
-    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(checkpoint_every=99), tmp_path, base="tiny")
+        dpo(tmp_path, settings(checkpoint_every=99))
+    monkeypatch.undo()
+    dpo(tmp_path, settings(checkpoint_every=99))
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
     assert not (tmp_path / "earlier-1").exists() and "other settings" not in capsys.readouterr().err
 
@@ -258,16 +272,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_without_a_word_abo
 def test_resume_on_another_machine_works_and_says_that_it_is_not_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain_step = loop._Run.step
-    monkeypatch.setattr(
-        loop._Run, "step", lambda run, step: plain_step(run, step) if step < 2 else (_ for _ in ()).throw(Killed())
-    )
+    dies_at(2, monkeypatch)
     with pytest.raises(Killed):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
-    monkeypatch.setattr(loop._Run, "step", plain_step)
-    here = loop.environment(torch.device("cpu"))
-    monkeypatch.setattr(loop, "environment", lambda device: here | {"torch": "9.9"})
-    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+        dpo(tmp_path)
+    monkeypatch.undo()
+    here = learner.environment(torch.device("cpu"))
+    monkeypatch.setattr(learner, "environment", lambda device: here | {"torch": "9.9"})
+    dpo(tmp_path)
     assert "not bit-exactly: torch changed" in capsys.readouterr().err
 
 
@@ -357,8 +368,8 @@ def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
     with pytest.raises(UserError, match="needs about .* GiB beside the model and 0.0 GiB are free; lower row_tokens"):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
-    train_dpo(adapted(), TOKENIZER, pairs(), [], settings(ignore_memory=True), tmp_path, base="tiny")
+        dpo(tmp_path)
+    dpo(tmp_path, settings(ignore_memory=True))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neox"])
@@ -390,10 +401,10 @@ def test_memory_and_trackers_are_asked_about_before_the_reference_pass(
     monkeypatch.setattr(reference, "logprobs", lambda *a: pytest.fail("scored in vain"))
     monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
     with pytest.raises(UserError, match="GiB are free"):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
+        dpo(tmp_path)
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="trackers: mlflow is not installed; `pip install mlflow`"):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(trackers=("mlflow",)), tmp_path, base="tiny")
+        dpo(tmp_path, settings(trackers=("mlflow",)))
 
 
 def test_a_tracker_that_writes_into_the_run_folder_is_not_taken_for_an_earlier_run(
@@ -402,13 +413,13 @@ def test_a_tracker_that_writes_into_the_run_folder_is_not_taken_for_an_earlier_r
     logged = []
 
     def start(accelerator: Any, project: str, config: dict[str, Any]) -> None:
-        assert config["lora.rank"] == 16
+        assert config["lora.rank"] == 4
         (Path(accelerator.project_dir) / project).mkdir()
 
     monkeypatch.setattr(trackers, "find_spec", lambda name: name)
-    monkeypatch.setattr(loop.Accelerator, "init_trackers", start)
-    monkeypatch.setattr(loop.Accelerator, "log", lambda self, values, step: logged.append((step, set(values))))
-    train_dpo(adapted(), TOKENIZER, pairs(), pairs(2), settings(trackers=("tensorboard",)), tmp_path, base="tiny")
+    monkeypatch.setattr(parallel.Accelerator, "init_trackers", start)
+    monkeypatch.setattr(parallel.Accelerator, "log", lambda self, values, step: logged.append((step, set(values))))
+    dpo(tmp_path, settings(trackers=("tensorboard",)), held_out=pairs(2))
     assert (tmp_path / "personalign").is_dir() and not (tmp_path / "earlier-1").exists()
     assert [step for step, _ in logged] == [1, 2, 2, 3, 4, 4]  # a held-out pass after each epoch of two steps
     assert "train/loss" in logged[0][1] and "held_out/accuracy" in logged[2][1]
@@ -420,23 +431,9 @@ def test_files_that_the_container_would_give_back_count_as_free_memory(tmp_path:
     assert memory.available(torch.device("cpu"), tmp_path) == 600
 
 
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
-    with pytest.raises(UserError, match="several processes is not built.*--num_processes 1"):
-        train_dpo(adapted(), TOKENIZER, pairs(), [], settings(), tmp_path, base="tiny")
-
-
 def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no longer a number at step"):
-        train_dpo(
-            adapted(),
-            TOKENIZER,
-            pairs(),
-            [],
-            settings(epochs=30, learning_rate=1e30, warmup=0, clip=1e30),
-            tmp_path,
-            base="tiny",
-        )
+        dpo(tmp_path, settings(epochs=30, learning_rate=1e30, warmup=0, clip=1e30))
 
 
 def test_a_pair_that_cannot_fit_is_named_and_one_too_long_is_dropped_cut_or_refused() -> None:

@@ -14,17 +14,16 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from test_training import TOKENIZER, adapted, pairs, settings
+from test_training import dpo, pairs, settings
 from personalign.training import loop
-from personalign.training.methods import train_dpo
 import time
-plain = loop._Run.step
-def slow(run, step):
+plain = loop.gradient_step
+def slow(*arguments):
     time.sleep(0.05)
-    return plain(run, step)
-loop._Run.step = slow
+    return plain(*arguments)
+loop.gradient_step = slow
 print("ready", flush=True)
-train_dpo(adapted(dropout=0.2), TOKENIZER, pairs(9), [], settings(epochs=12, batch=2), Path(sys.argv[1]), base="tiny")
+dpo(Path(sys.argv[1]), settings(epochs=12, batch=2, dropout=0.2), data=pairs(9))
 """
 
 

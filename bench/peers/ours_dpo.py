@@ -26,15 +26,14 @@ def measure(args, folder: Path) -> Result:  # type: ignore[no-untyped-def]
     import torch
 
     from personalign.datasets import Pair
-    from personalign.models import fingerprint, load_adapter, load_model
+    from personalign.models import fingerprint, load_model
     from personalign.training.examples import pair_trees
-    from personalign.training.methods import train_dpo
+    from personalign.training.methods import Job, train_dpo
     from personalign.training.settings import DpoSettings
     from personalign.trees import Row, pack
 
     torch.set_num_threads(args.threads)
     model, tokenizer = load_model(args.model, precision=args.precision, device="cpu")
-    model = load_adapter(model, args.adapter, trainable=True)
     rows = [json.loads(line) for line in Path(args.pairs).read_text(encoding="utf-8").splitlines()]
     pairs = [
         Pair(row["messages"], row["chosen"], row["rejected"], f"{args.pairs}:{n}") for n, row in enumerate(rows, 1)
@@ -48,12 +47,13 @@ def measure(args, folder: Path) -> Result:  # type: ignore[no-untyped-def]
         warmup=0,
         shuffle=False,
         max_length=1 << 20,
+        start=args.adapter,
         checkpoint_every=1 << 20,
     )
     trees, _ = pair_trees(tokenizer, pairs, settings.max_length, "refuse")
     base = fingerprint(args.model)
     loaded, start, start_cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
-    train_dpo(model, tokenizer, pairs, [], settings, folder / "run", base=base)
+    train_dpo(model, tokenizer, [Job("bench", pairs, [], settings, folder / "run")], base=base)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 

@@ -1,9 +1,9 @@
-"""Preference pairs and conversations from the files people have, the bundled everyday data, splits and checks."""
+"""Preference pairs, rankings and conversations from the files people have, the bundled everyday data, splits and checks."""
 
 from personalign.datasets.everyday import Situation, everyday, type_pairs
 from personalign.datasets.lint import LengthBias, LintReport, length_bias, lint, lint_file
-from personalign.datasets.readers import Reading, read, read_conversations, read_pairs
-from personalign.datasets.records import Conversation, Pair, Problem, chosen_conversation
+from personalign.datasets.readers import Reading, read, read_conversations, read_pairs, read_rankings
+from personalign.datasets.records import Conversation, Pair, Problem, Ranking, chosen_conversation, expand
 from personalign.datasets.show import show, show_row
 from personalign.datasets.sizes import Size, size
 from personalign.datasets.splits import split
@@ -14,17 +14,20 @@ __all__ = [
     "LintReport",
     "Pair",
     "Problem",
+    "Ranking",
     "Reading",
     "Situation",
     "Size",
     "chosen_conversation",
     "everyday",
+    "expand",
     "length_bias",
     "lint",
     "lint_file",
     "read",
     "read_conversations",
     "read_pairs",
+    "read_rankings",
     "show",
     "show_row",
     "size",

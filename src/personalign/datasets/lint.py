@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from personalign.datasets.formats import BadField, check_text
+from personalign.datasets.formats import BadField, check_ranks, check_text
 from personalign.datasets.readers import Kind, read
-from personalign.datasets.records import Conversation, Pair, Problem, answers, opening
+from personalign.datasets.records import AnyRow, Conversation, Pair, Problem, Ranking, answers, opening
 from personalign.datasets.sizes import Size, size, too_long
 from personalign.errors import UserError
 from personalign.statistics import Interval, distinct_n, wilson
@@ -18,29 +18,29 @@ from personalign.statistics import Interval, distinct_n, wilson
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-AnyRow = Pair | Conversation
-
 
 @dataclass(frozen=True)
 class LengthBias:
-    """How the lengths of chosen and rejected answers differ.
+    """How the length of the chosen answer (of a ranking: the best) differs from that of the rejected (all others).
 
-    `longer_wins` is the accuracy of the rule "the longer answer is the preferred one" over the pairs of unequal
-    length, with its 95 % Wilson interval: an interval that excludes .5 means that a model can lower its loss by
-    learning length.
+    `longer_wins` is the accuracy of the rule "the longest answer is the preferred one" over the rows in which one
+    answer is the longest, with its 95 % Wilson interval: an interval that excludes `chance` means that a model can
+    lower its loss by learning length.
     """
 
     unit: str  # "tokens" or "characters"
     mean_chosen: float
     mean_rejected: float
     share_chosen_longer: float
-    equal: int
-    longer_wins: Interval | None  # None where all pairs are of equal length
+    equal: int  # rows in which no answer is longer than all others
+    longer_wins: Interval | None  # None where all rows are such
+    chance: float = 0.5  # accuracy of drawing an answer: the mean of 1/k over the rows that the rule decides
+    rankings: bool = False
 
     @property
     def biased(self) -> bool:
         """Whether length tells the preferred answer from the other better (or worse) than chance."""
-        return self.longer_wins is not None and not self.longer_wins.low <= 0.5 <= self.longer_wins.high
+        return self.longer_wins is not None and not self.longer_wins.low <= self.chance <= self.longer_wins.high
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LintReport:
     problems: list[Problem]
     duplicates: list[tuple[str, str]]  # (row, the earlier row that it repeats)
     same_prompt: int  # rows whose prompt has occurred before, with other answers
-    identical: list[str]  # pairs whose two answers are the same
+    identical: list[str]  # pairs whose two answers (rankings, two of whose answers) are the same
     distinct: dict[int, float]  # n -> distinct_n of the answers, for n that some answer is long enough for
     length_bias: LengthBias | None = None
     max_length: int | None = None
@@ -79,7 +79,8 @@ class LintReport:
         lines.append(f"duplicates    {len(repeats)}{some(repeats)}")
         lines.append(f"same prompt   {self.same_prompt} rows repeat the prompt of an earlier row with other answers")
         if self.length_bias:
-            lines.append(f"identical     {len(self.identical)} pairs teach nothing{some(self.identical)}")
+            teach = "rankings hold an answer twice" if self.length_bias.rankings else "pairs teach nothing"
+            lines.append(f"identical     {len(self.identical)} {teach}{some(self.identical)}")
         if self.longest is not None:
             lines.append(f"longest       {self.longest} tokens")
         if self.max_length is not None:
@@ -117,7 +118,7 @@ def lint(
     sizes: list[Size] = []
     if tokenizer is not None:
         rows = _keep(rows, lambda row: _size_problem(row, tokenizer, max_length, sizes), problems)
-    pairs = [row for row in rows if isinstance(row, Pair)]
+    ranked = [row for row in rows if not isinstance(row, Conversation)]
     duplicates, same_prompt = _repeats(rows)
     texts = [text for row in rows for text in answers(row)]
     return LintReport(
@@ -127,9 +128,9 @@ def lint(
         problems=problems,
         duplicates=duplicates,
         same_prompt=same_prompt,
-        identical=[pair.source for pair in pairs if pair.chosen == pair.rejected],
+        identical=[row.source for row in ranked if len(set(answers(row))) < len(answers(row))],
         distinct={n: share for n in (1, 2, 3) if not isnan(share := distinct_n(texts, n))},
-        length_bias=length_bias(pairs, sizes if len(sizes) == len(pairs) else None) if pairs else None,
+        length_bias=length_bias(ranked, sizes if len(sizes) == len(ranked) else None) if ranked else None,
         max_length=max_length,
         truncated=[row.source for row, one in zip(rows, sizes, strict=False) if one.truncated(max_length or one.total)],
         longest=max((one.total for one in sizes), default=None),
@@ -150,21 +151,23 @@ def lint_file(
     return report, report.exit_code
 
 
-def length_bias(pairs: Sequence[Pair], sizes: Sequence[Size] | None = None) -> LengthBias:
-    """Compare the lengths of the two answers, in tokens where their `sizes` are given, else in characters."""
+def length_bias(rows: Sequence[Pair | Ranking], sizes: Sequence[Size] | None = None) -> LengthBias:
+    """Compare the lengths of the answers, in tokens where the rows' `sizes` are given, else in characters."""
     if sizes is None:
-        lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+        lengths = [tuple(map(len, answers(row))) for row in rows]
     else:
-        lengths = [(one.answers[0], one.answers[1]) for one in sizes]
-    longer, equal = sum(chosen > rejected for chosen, rejected in lengths), sum(a == b for a, b in lengths)
-    unequal = len(lengths) - equal
+        lengths = [one.answers for one in sizes]
+    decided = [each for each in lengths if each.count(max(each)) == 1]
+    longer = sum(best > max(others) for best, *others in lengths)
     return LengthBias(
         unit="characters" if sizes is None else "tokens",
-        mean_chosen=fmean(chosen for chosen, _ in lengths),
-        mean_rejected=fmean(rejected for _, rejected in lengths),
+        mean_chosen=fmean(each[0] for each in lengths),
+        mean_rejected=fmean(fmean(each[1:]) for each in lengths),
         share_chosen_longer=longer / len(lengths),
-        equal=equal,
-        longer_wins=wilson(longer, unequal) if unequal else None,
+        equal=len(lengths) - len(decided),
+        longer_wins=wilson(longer, len(decided)) if decided else None,
+        chance=fmean(1 / len(each) for each in decided) if decided else 0.5,
+        rankings=any(isinstance(row, Ranking) for row in rows),
     )
 
 
@@ -183,6 +186,8 @@ def _keep(rows: Sequence[AnyRow], check: Any, problems: list[Problem]) -> list[A
 def _text_problem(row: AnyRow) -> Problem | None:
     """Rows that were made in memory have not been through a reader's checks."""
     try:
+        if isinstance(row, Ranking):
+            check_ranks(row.ranks, len(row.completions), "ranks")
         for text in [*answers(row), opening(row)]:
             check_text(text, "answer" if text in answers(row) else "prompt")
     except BadField as error:
@@ -213,7 +218,7 @@ def _repeats(rows: Sequence[AnyRow]) -> tuple[list[tuple[str, str]], int]:
     prompts: Counter[str] = Counter()
     duplicates = []
     for row in rows:
-        messages = row.prompt if isinstance(row, Pair) else row.messages
+        messages = row.messages if isinstance(row, Conversation) else row.prompt
         content = (*(f"{message['role']}\n{message['content']}" for message in messages), *answers(row))
         if content in first:
             duplicates.append((row.source, first[content]))
@@ -228,14 +233,24 @@ def _rows_of(problems: Sequence[Problem]) -> int:
 
 
 def _length_lines(bias: LengthBias) -> list[str]:
-    ratio = bias.mean_chosen / bias.mean_rejected
+    best, others, longer = ("best", "others", "longest") if bias.rankings else ("chosen", "rejected", "longer")
     lines = [
-        f"length        chosen {bias.mean_chosen:.1f}, rejected {bias.mean_rejected:.1f} {bias.unit} "
-        f"(ratio {ratio:.3f}); chosen longer in {bias.share_chosen_longer:.1%}, equal in {bias.equal}"
+        f"length        {best} {bias.mean_chosen:.1f}, {others} {bias.mean_rejected:.1f} {bias.unit} "
+        f"(ratio {bias.mean_chosen / bias.mean_rejected:.3f}); {best} {longer} in {bias.share_chosen_longer:.1%}, "
+        f"equal in {bias.equal}"
     ]
     if bias.longer_wins is not None:
         share, low, high = bias.longer_wins
-        tendency = f"LENGTH BIAS: the {'longer' if share > 0.5 else 'shorter'} answer tends to be the chosen one"
-        verdict = tendency if bias.biased else "no sign of length bias"
-        lines.append(f"longer wins   {share:.3f} accurate (95 % interval {low:.3f} to {high:.3f}): {verdict}")
+        verdict, chance = "no sign of length bias", ""
+        if bias.rankings:
+            chance = f"; by chance {bias.chance:.3f}"
+            tends = f"LENGTH BIAS: the longest answer tends {'' if share > bias.chance else 'not '}to be the best"
+        else:
+            tends = (
+                f"LENGTH BIAS: the {'longer' if share > bias.chance else 'shorter'} answer tends to be the chosen one"
+            )
+        if bias.biased:
+            verdict = tends
+        name = f"{longer} wins"
+        lines.append(f"{name:<14}{share:.3f} accurate (95 % interval {low:.3f} to {high:.3f}{chance}): {verdict}")
     return lines

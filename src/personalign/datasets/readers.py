@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from personalign.datasets.files import read_rows
-from personalign.datasets.formats import FIELDS, FORMATS, BadField, detect
-from personalign.datasets.records import Conversation, Pair, Problem, Row
+from personalign.datasets.formats import FIELDS, FORMATS, NUMBERED, BadField, detect
+from personalign.datasets.records import AnyRow, Conversation, Pair, Problem, Ranking, Row, expand
 from personalign.errors import UserError
 
-Kind = Literal["pairs", "conversations"]
+Kind = Literal["pairs", "rankings", "conversations"]
 Columns = Mapping[str, str]
 
 
@@ -22,7 +22,7 @@ class Reading:
     path: str
     format: str
     kind: Kind
-    rows: list[Pair] | list[Conversation]
+    rows: list[Pair] | list[Ranking] | list[Conversation]
     problems: list[Problem]
     prefer: int = 0
 
@@ -40,7 +40,8 @@ def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None 
 
     Args:
         kind: what to read the rows as; None takes what the format is made for (for `output_with_persona`:
-            conversations). columns: {our field: their column}, for files with other names. prefer: which of two
+            conversations). A ranking becomes all its pairs, or a conversation with its best answer; a pair becomes a
+            ranking of two. columns: {our field: their column}, for files with other names. prefer: which of two
             unlabelled answers (`output: [first, second]`) is chosen, 0 or 1.
 
     Raises:
@@ -59,16 +60,23 @@ def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None 
         raise UserError(f"{path}: its columns ({seen}) fit no known form ({known}); map them with `columns`.")
     form = FORMATS[name]
     if kind is None:
-        kind = "pairs" if form.messages is None or name == "preference" else "conversations"
-    if (form.pair if kind == "pairs" else form.messages) is None:
+        made_for: dict[str, Kind] = {
+            "preference": "pairs",
+            "alternatives": "pairs",
+            "ranking": "rankings",
+            "numbered": "rankings",
+        }
+        kind = made_for.get(name, "conversations")
+    if (form.messages if kind == "conversations" else form.ranked) is None:
         raise UserError(f"{path}: its rows ({form.description}) cannot be read as {kind}.")
-    found: list[Pair | Conversation] = []
+    found: list[AnyRow] = []
     for (source, _), row in zip(raw, rows, strict=True):
         try:
-            if kind == "pairs" and form.pair:
-                found.append(Pair(*form.pair(row, prefer), source))
-            elif form.messages:
+            if kind == "conversations" and form.messages:
                 found.append(Conversation(form.messages(row), source))
+            elif form.ranked:
+                ranking = Ranking(*form.ranked(row, prefer), source)
+                found += expand(ranking) if kind == "pairs" else [ranking]
         except BadField as error:
             field, problem, remedy = error.args
             problems.append(Problem(source, _theirs(field, columns or {}), problem, remedy))
@@ -77,22 +85,31 @@ def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None 
 
 
 def read_pairs(path: str | Path, *, columns: Columns | None = None, prefer: int | None = None) -> list[Pair]:
-    """Read preference pairs; see `read` for the arguments.
+    """Read preference pairs, of rankings all pairs; see `read` for the arguments.
 
     Raises UserError naming the bad rows where there is one, and where a file of unlabelled answers comes without
     `prefer`.
     """
-    reading = read(path, "pairs", columns=columns, prefer=prefer or 0)
+    return [row for row in _preferences(path, "pairs", columns, prefer).rows if isinstance(row, Pair)]
+
+
+def read_rankings(path: str | Path, *, columns: Columns | None = None, prefer: int | None = None) -> list[Ranking]:
+    """Read rankings, of preference pairs rankings of two; arguments and errors as `read_pairs`."""
+    return [row for row in _preferences(path, "rankings", columns, prefer).rows if isinstance(row, Ranking)]
+
+
+def _preferences(path: str | Path, kind: Kind, columns: Columns | None, prefer: int | None) -> Reading:
+    reading = read(path, kind, columns=columns, prefer=prefer or 0)
     if reading.format == "alternatives" and prefer is None:
         raise UserError(
             f"{path}: says of no answer that it is preferred; choose with `prefer: 0` (the first) or `prefer: 1`."
         )
     _refuse(reading)
-    return [row for row in reading.rows if isinstance(row, Pair)]
+    return reading
 
 
 def read_conversations(path: str | Path, *, columns: Columns | None = None) -> list[Conversation]:
-    """Read conversations to learn from (of preference pairs, the chosen answer); see `read` for the arguments.
+    """Read conversations to learn from (of pairs the chosen answer, of rankings the best); see `read` for the arguments.
 
     Raises UserError naming the bad rows where there is one.
     """
@@ -109,10 +126,10 @@ def _refuse(reading: Reading) -> None:
 
 
 def _rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
-    """Put every mapped column under our name for it."""
+    """Put every mapped column under our name for it, and no longer under its own."""
     seen = {str(column) for row in rows for column in row}
     for ours, theirs in columns.items():
-        if ours not in FIELDS:
+        if ours not in FIELDS and not NUMBERED.fullmatch(ours):
             near = get_close_matches(ours, FIELDS, n=1)
             raise UserError(
                 f"columns: unknown field `{ours}`; {f'did you mean `{near[0]}`?' if near else ', '.join(FIELDS)}"
@@ -121,7 +138,12 @@ def _rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
             raise UserError(
                 f"{path}: columns: there is no column `{theirs}` (for `{ours}`); there are {', '.join(sorted(seen))}."
             )
-    return [row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row} for row in rows]
+    mapped = set(columns.values())
+    return [
+        {column: value for column, value in row.items() if column not in mapped}
+        | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+        for row in rows
+    ]
 
 
 def _theirs(field: str, columns: Columns) -> str:

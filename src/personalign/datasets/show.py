@@ -6,24 +6,30 @@ from typing import TYPE_CHECKING
 
 from personalign.conversation import answer_ids, conversation_sequences, prompt_ids
 from personalign.datasets.readers import Kind, read
-from personalign.datasets.records import Conversation, Pair
+from personalign.datasets.records import AnyRow, Conversation, Pair, answers
 from personalign.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def show(row: Pair | Conversation, tokenizer: "PreTrainedTokenizerBase", *, colour: bool = False) -> str:
+def show(row: AnyRow, tokenizer: "PreTrainedTokenizerBase", *, colour: bool = False) -> str:
     """Decode a row token by token, with the counted tokens marked.
 
     In colour, counted tokens are green and underlined, neighbours in two shades; plain, counted tokens stand in
-    [brackets] and a · divides the others. A pair's prompt is shown once, before its two answers. Raises UserError
-    where the chat template refuses the row.
+    [brackets] and a · divides the others. The prompt of a pair or a ranking is shown once, before the answers, the best
+    first. Raises UserError where the chat template refuses the row.
     """
-    if isinstance(row, Pair):
+    if not isinstance(row, Conversation):
         prompt = prompt_ids(tokenizer, row.prompt)
         parts = [("prompt", prompt, [False] * len(prompt))]
-        for name, text in (("chosen", row.chosen), ("rejected", row.rejected)):
+        texts = answers(row)
+        names = (
+            ["chosen", "rejected"]
+            if isinstance(row, Pair)
+            else [f"rank {at} of {len(texts)}" for at in range(1, len(texts) + 1)]
+        )
+        for name, text in zip(names, texts, strict=True):
             ids = answer_ids(tokenizer, row.prompt, text)
             parts.append((name, ids, [True] * len(ids)))
     else:
@@ -48,16 +54,16 @@ def show_row(
 ) -> str:
     """Show one row of a file, counted as lint counts them (the line of a JSONL file, from one elsewhere).
 
-    Raises UserError where the row does not exist or is bad.
+    A ranking read as pairs shows all of them. Raises UserError where the row does not exist or is bad.
     """
     reading = read(path, kind, columns=columns, prefer=prefer)
     place = f"{path}:{row}"
     for problem in reading.problems:
         if problem.source == place:
             raise UserError(str(problem))
-    for found in reading.rows:
-        if found.source == place:
-            return show(found, tokenizer, colour=colour)
+    shown = [show(found, tokenizer, colour=colour) for found in reading.rows if found.source == place]
+    if shown:
+        return "\n\n".join(shown)
     places = [int(source.rpartition(":")[2]) for source in (one.source for one in [*reading.rows, *reading.problems])]
     raise UserError(f"{path}: there is no row {row}; the rows run from {min(places)} to {max(places)}.")
 

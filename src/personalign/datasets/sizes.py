@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from personalign.conversation import answer_ids, conversation_sequences, prompt_ids
-from personalign.datasets.records import Conversation, Pair, Problem
+from personalign.datasets.records import AnyRow, Conversation, Problem, answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """Tokens before the first that counts, of each answer (a conversation: of all), and of the longest sequence."""
+    """Tokens before the first that counts, of each answer, best first (a conversation: of all), and of the longest sequence."""
 
     prompt: int
     answers: tuple[int, ...]
@@ -27,12 +27,12 @@ class Size:
         return self.prompt >= max_length
 
 
-def size(row: Pair | Conversation, tokenizer: "PreTrainedTokenizerBase") -> Size:
+def size(row: AnyRow, tokenizer: "PreTrainedTokenizerBase") -> Size:
     """Measure a row under the tokenizer's chat template. Raises UserError where the template refuses the row."""
-    if isinstance(row, Pair):
+    if not isinstance(row, Conversation):
         prompt = len(prompt_ids(tokenizer, row.prompt))
-        answers = tuple(len(answer_ids(tokenizer, row.prompt, text)) for text in (row.chosen, row.rejected))
-        return Size(prompt, answers, prompt + max(answers))
+        lengths = tuple(len(answer_ids(tokenizer, row.prompt, text)) for text in answers(row))
+        return Size(prompt, lengths, prompt + max(lengths))
     sequences = conversation_sequences(tokenizer, row.messages)
     return Size(
         prompt=min(counts.index(True) for _, counts in sequences),
@@ -41,8 +41,8 @@ def size(row: Pair | Conversation, tokenizer: "PreTrainedTokenizerBase") -> Size
     )
 
 
-def too_long(row: Pair | Conversation, prompt: int, max_length: int) -> Problem:
+def too_long(row: AnyRow, prompt: int, max_length: int) -> Problem:
     """Say that the row's prompt leaves no room for an answer."""
     why = f"takes {prompt} tokens alone, which leaves no room for an answer within max_length {max_length}"
-    field = "prompt" if isinstance(row, Pair) else "messages"
+    field = "messages" if isinstance(row, Conversation) else "prompt"
     return Problem(row.source, field, why, "raise max_length, shorten the prompt or delete the row")

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from personalign.conversation import answer_ids, conversation_sequences, prompt_ids
-from personalign.datasets import Conversation, Pair
+from personalign.datasets import Conversation, Pair, Ranking
+from personalign.datasets.records import answers
 from personalign.errors import UserError
 from personalign.trees import Tree, prompt_with_answers
 
-AnyRow = TypeVar("AnyRow", Pair, Conversation)
+AnyRow = TypeVar("AnyRow", bound=Pair | Ranking | Conversation)
 TooLong = Literal["drop", "truncate", "refuse"]
 
 
@@ -20,15 +21,14 @@ def pair_trees(
 
     Raises UserError, naming the row, for a prompt that alone fills `max_length`, and as `too_long` says.
     """
+    return _answer_trees(tokenizer, pairs, max_length, too_long)
 
-    def make(pair: Pair) -> tuple[Tree, int, int]:
-        prompt = prompt_ids(tokenizer, pair.prompt)
-        room = max(0, max_length - len(prompt))
-        answers = [answer_ids(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
-        tree = prompt_with_answers(prompt, [answer[:room] for answer in answers]) if room else Tree()
-        return tree, len(prompt), len(prompt) + max(map(len, answers))
 
-    return _within(pairs, make, max_length, too_long)
+def ranking_trees(
+    tokenizer: Any, rankings: Sequence[Ranking], max_length: int, too_long: TooLong
+) -> tuple[list[Tree], dict[str, int]]:
+    """One tree a ranking: the prompt once, then its answers, the best first; counts and errors as in `pair_trees`."""
+    return _answer_trees(tokenizer, rankings, max_length, too_long)
 
 
 def conversation_trees(
@@ -60,6 +60,19 @@ def content(trees: Sequence[Tree]) -> bytes:
     for tree in trees:
         digest.update(repr([(node.parent, node.counted, list(node.ids)) for node in tree.nodes]).encode())
     return digest.digest()
+
+
+def _answer_trees(
+    tokenizer: Any, rows: Sequence[Pair | Ranking], max_length: int, too_long: TooLong
+) -> tuple[list[Tree], dict[str, int]]:
+    def make(row: Pair | Ranking) -> tuple[Tree, int, int]:
+        prompt = prompt_ids(tokenizer, row.prompt)
+        room = max(0, max_length - len(prompt))
+        made = [answer_ids(tokenizer, row.prompt, text) for text in answers(row)]
+        tree = prompt_with_answers(prompt, [answer[:room] for answer in made]) if room else Tree()
+        return tree, len(prompt), len(prompt) + max(map(len, made))
+
+    return _within(rows, make, max_length, too_long)
 
 
 def _chain(ids: list[int], counts: list[bool]) -> Tree:

@@ -1,290 +1,264 @@
-"""The one training loop: rows of packed trees through the model, an objective over their log-probabilities, one step.
+"""The one training loop: rows of packed trees through one frozen base, each through its own adapter, and steps.
 
-What a method is, it says in two functions (training/methods.py); devices, mixed precision and trackers are accelerate's.
+Several learners (learner.py) are trained in one pass: the rows of their batches stand side by side in a forward pass, and
+each learner's objective, clipping and step see its own rows alone, so that K together end where each would alone. One
+learner is the ordinary case. Several processes (parallel.py) share the rows of a step and add up the gradients.
 A run killed at any moment and started again goes on from its last checkpoint and ends in the same weights, bit for bit,
 on the same hardware, versions and thread count.
 """
 
-import json
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 
-from personalign.errors import UserError
-from personalign.files import write_whole
-from personalign.models import save_adapter
+from personalign.models import Part, routed
 from personalign.progress import bar
-from personalign.training.checkpoint import read_checkpoint, remove_checkpoints, write_checkpoint
-from personalign.training.environment import environment
-from personalign.training.folder import finished, read_lines, set_aside
+from personalign.training.folder import finished
 from personalign.training.interrupt import deferred_interrupt
-from personalign.training.memory import require_memory
-from personalign.training.objectives import learning_rate_factor
-from personalign.training.settings import TrainSettings
-from personalign.training.trackers import flat, require_trackers
-from personalign.trees import Row, Tree, fits_trees, pack, plain_logprobs, row_logprobs
+from personalign.training.learner import Learner
+from personalign.training.parallel import Processes
+from personalign.training.trackers import flat
+from personalign.trees import Row, Tree, fits_trees, pack, plain_hidden, plain_logprobs, rows_hidden, token_logprobs
 
-# (row, log-probabilities of its counted tokens, totals of the step) -> (its part of the loss, sums to report)
-Objective = Callable[[Row, torch.Tensor, dict[str, int]], tuple[torch.Tensor, dict[str, float]]]
+Metrics = Mapping[str, Mapping[str, float]]  # by learner
+Step = Callable[[Sequence[Learner], Processes], Metrics]
 
 
-def train(
-    model: Any,
-    trees: Sequence[Tree],
-    objectives: Callable[[], tuple[Objective, Objective]],
-    settings: TrainSettings,
-    folder: Path,
-    *,
-    digest: str,
-    held_out: Sequence[Tree] = (),
-    facts: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train the adapter of `model` on `trees`, one example each; write `folder`/adapter and `folder`/metrics.jsonl.
+class Work(NamedTuple):
+    """A packed row of one learner, the trees of the whole step that it is part of, and its number there."""
 
-    `objectives` makes those of training and held-out data, once it is sure that there will be a run. `digest` names
-    everything that the result depends on; a checkpoint of another digest is set aside, not continued, and a finished run
-    of the same digest returns at once. `facts` go into training.json as they are. Ctrl-C and SIGTERM end the current
-    step, write a checkpoint and raise KeyboardInterrupt.
+    learner: Learner
+    row: Row
+    trees: Sequence[Tree]
+    number: int
 
-    Returns what training.json holds: steps, seconds, tokens, the last rows of the metrics, and the facts.
-    Raises UserError when memory will not do, a tracker is missing, the loss is no number, or the disk does not take a
-    checkpoint.
+
+def train(model: Any, learners: Sequence[Learner], step: Step | None = None) -> list[dict[str, Any]]:
+    """Train every learner's adapter of `model`; write adapter/, metrics.jsonl and training.json into its folder.
+
+    `step` does one step of the learners that are not done and returns their metrics: by default that of `gradient_step`.
+    A finished run of the same digest is left as it is. Ctrl-C and SIGTERM end the current step, write checkpoints and
+    raise KeyboardInterrupt.
+
+    Returns for each learner what training.json holds: steps, seconds, tokens, the last rows of the metrics, and facts.
+    Raises UserError when a tracker is missing, a loss is no number, or the disk does not take a checkpoint.
     """
-    done = finished(folder, digest)
-    if done is not None:
-        return done
-    require_trackers(settings.trackers)
-    if not settings.ignore_memory:
-        longest = max(map(len, trees))
-        require_memory(
-            model, max(longest, min(settings.row_tokens, sum(map(len, trees)))), settings.gradient_checkpointing
-        )
-    objective, held_out_objective = objectives()
-    run = _Run(model, trees, objective, settings, folder, digest)
-    step, started = run.resume(), time.monotonic()
-    run.start_trackers()
-    evaluate_every = settings.evaluate_every or run.steps_per_epoch
+    done = [finished(learner.folder, learner.digest) for learner in learners]
+    todo = [learner for learner, summary in zip(learners, done, strict=True) if summary is None]
+    if todo:
+        made = iter(_train(model, todo, step))
+        done = [next(made) if summary is None else summary for summary in done]
+    return [summary for summary in done if summary is not None]
+
+
+def _train(model: Any, learners: Sequence[Learner], step: Step | None) -> list[dict[str, Any]]:
+    settings = learners[0].settings
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    processes = Processes(model, settings.trackers, str(learners[0].folder))
+    advance = step or (lambda active, processes: gradient_step(model, active, processes))
+    for learner in learners:
+        learner.resume(processes.main)
+    processes.wait()
+    if settings.trackers:
+        processes.accelerator.init_trackers("personalign", config=flat(settings.model_dump()))
     model.train()
+    started, before = time.monotonic(), {learner.name: learner.seconds for learner in learners}
+    summaries: dict[str, dict[str, Any]] = {}
     with (
         deferred_interrupt() as interrupted,
-        bar(total=run.steps, initial=step, label="train", unit="step") as progress,
+        processes.guarded(),
+        bar(
+            total=sum(learner.steps for learner in learners),
+            initial=sum(learner.step for learner in learners),
+            label="train" if len(learners) == 1 else f"train {len(learners)} adapters",
+            unit="step",
+        ) as progress,
     ):
-        while step < run.steps:
-            metrics = run.step(step)
-            step += 1
-            run.log(step, metrics)
-            progress.update()
+        while True:
+            for learner in learners:
+                if not learner.active and learner.name not in summaries:
+                    summaries[learner.name] = learner.finish(processes.main, trained_together=len(learners))
+            active = [learner for learner in learners if learner.active]
+            if not active:
+                break
+            metrics = advance(active, processes)
+            for learner in active:
+                learner.step += 1
+                learner.seconds = before[learner.name] + time.monotonic() - started
+            _record(learners, metrics, "train", processes)
+            if due := [learner for learner in active if learner.due]:
+                _record(learners, evaluate(model, due, processes), "held_out", processes)
+            progress.update(len(active))
             progress.set_postfix_str(_line(metrics), refresh=False)
-            if held_out and (step % evaluate_every == 0 or step == run.steps):
-                run.log(step, evaluate(model, held_out, held_out_objective, settings), split="held_out")
-            if interrupted.is_set() or (step % settings.checkpoint_every == 0 and step < run.steps):
-                run.checkpoint(step, time.monotonic() - started)
-            if interrupted.is_set():
+            stop = processes.any(interrupted.is_set())
+            for learner in active if processes.main else ():
+                if learner.active and (stop or learner.step % learner.settings.checkpoint_every == 0):
+                    learner.checkpoint()
+            if stop and any(learner.active for learner in learners):
                 raise KeyboardInterrupt
+        processes.wait()
+    if settings.trackers:
+        processes.accelerator.end_training()
     model.eval()
-    return run.finish(step, time.monotonic() - started, facts or {})
+    return [summaries[learner.name] for learner in learners]
 
 
-class _Run:
-    """What changes while a run goes on: adapter, optimiser, random state, metrics."""
+def _record(learners: Sequence[Learner], metrics: Metrics, split: str, processes: Processes) -> None:
+    """Tell each learner, its metrics.jsonl and the trackers."""
+    for learner in learners:
+        if learner.name not in metrics:
+            continue
+        found = metrics[learner.name]
+        if split == "held_out":
+            learner.held_out_loss(found["loss"])
+        if processes.main:
+            learner.log(found, split)
+        if learner.settings.trackers:
+            prefix = f"{split}/" if len(learners) == 1 else f"{learner.name}/{split}/"
+            processes.accelerator.log({prefix + name: value for name, value in found.items()}, step=learner.step)
 
-    def __init__(
-        self,
-        model: Any,
-        trees: Sequence[Tree],
-        objective: Objective,
-        settings: TrainSettings,
-        folder: Path,
-        digest: str,
-    ):
-        self.model, self.trees, self.objective, self.settings = model, trees, objective, settings
-        self.folder, self.digest = folder, digest
-        self.adapter = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if not self.adapter:
-            raise ValueError("the model has nothing to train: add an adapter first")
-        self.shared = fits_trees(model)
-        fp16 = next(p for p in model.parameters() if not p.requires_grad).dtype == torch.float16
-        self.accelerator = Accelerator(
-            mixed_precision="fp16" if fp16 else "no",
-            cpu=model.device.type == "cpu",
-            log_with=list(settings.trackers) or None,  # type: ignore[arg-type]
-            project_dir=str(folder),
-        )
-        if self.accelerator.num_processes > 1:
-            raise UserError(
-                "training by several processes is not built: each would train an adapter of its own and write it to the "
-                "same folder; start it without `accelerate launch`, or with --num_processes 1."
-            )
-        optimiser = torch.optim.AdamW(
-            list(self.adapter.values()),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-        self.optimiser: Any = self.accelerator.prepare(optimiser)
-        self.steps_per_epoch = math.ceil(len(trees) / settings.batch)
-        self.steps = max(1, round(settings.epochs * self.steps_per_epoch))
-        if settings.max_steps is not None:
-            self.steps = min(self.steps, settings.max_steps)
-        self.seconds_before = 0.0
-        self.tokens = 0
-        self.metrics = folder / "metrics.jsonl"
-        if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        torch.manual_seed(settings.seed)
 
-    def batch(self, step: int) -> list[Tree]:
-        """Examples of a step: a pure function of seed and step, so that data order needs no state."""
-        epoch, at = divmod(step, self.steps_per_epoch)
-        seed = (self.settings.seed * 1_000_003 + epoch) % 2**63
-        order = list(range(len(self.trees)))
-        if self.settings.shuffle:
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed)).tolist()
-        return [self.trees[i] for i in order[at * self.settings.batch : (at + 1) * self.settings.batch]]
+def gradient_step(model: Any, learners: Sequence[Learner], processes: Processes) -> dict[str, dict[str, float]]:
+    """One optimiser step of each learner on its batch: rows through the model, gradients accumulated, clipped, applied."""
+    started = time.monotonic()
+    batches = {learner.name: learner.batch() for learner in learners}
+    work = [each for learner in learners for each in _work(learner, batches[learner.name])]
+    left = Counter(each.learner.name for each in work)
+    sums: dict[str, dict[str, float]] = {learner.name: {} for learner in learners}
+    metrics: dict[str, dict[str, float]] = {}
 
-    def step(self, step: int) -> dict[str, float]:
-        """One optimiser step: the batch's rows one after another, gradients accumulated, clipped, applied."""
-        started = time.monotonic()
-        batch, settings = self.batch(step), self.settings
-        rate = settings.learning_rate * learning_rate_factor(step, self.steps, settings.warmup, settings.schedule)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        totals, sums = step_totals(batch), dict[str, float]()
-        for row in pack(batch, settings.row_tokens):
-            with self.accelerator.autocast():
-                values = scored(self.model, batch, row, self.shared)
-            loss, reported = self.objective(row, values, totals)
-            self.accelerator.backward(loss)
-            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
-            for name, value in reported.items():
-                sums[name] = sums.get(name, 0.0) + value
-        norm = float(self.accelerator.clip_grad_norm_(list(self.adapter.values()), settings.clip))
-        if not math.isfinite(sums["loss"]) or (not math.isfinite(norm) and self.accelerator.scaler is None):
-            raise UserError(
-                f"the loss is no longer a number at step {step + 1} (gradient norm {norm}); lower learning_rate, or use "
-                "precision fp32. The last checkpoint is whole."
-            )
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        tokens = sum(map(len, batch))
-        self.tokens += tokens
-        seconds = time.monotonic() - started
-        return {
-            "epoch": round((step + 1) / self.steps_per_epoch, 4),
-            **mean_metrics(sums, totals),
-            "learning_rate": rate,
-            "gradient_norm": norm,
-            "tokens_per_second": round(tokens / seconds, 1),
+    def apply(learner: Learner) -> None:
+        found, batch = sums[learner.name], batches[learner.name]
+        if not math.isfinite(found["loss"]):
+            learner.refuse(found["loss"])
+        metrics[learner.name] = {
+            "epoch": round((learner.step + 1) / learner.steps_per_epoch, 4),
+            **_means(found, step_totals(batch)),
+            **learner.apply(),
         }
+        learner.tokens += sum(map(len, batch))
 
-    def start_trackers(self) -> None:
-        """Once the folder is this run's own: some trackers write into it."""
-        if self.settings.trackers:
-            self.accelerator.init_trackers("personalign", config=flat(self.settings.model_dump()))
-
-    def log(self, step: int, metrics: dict[str, float], split: str = "train") -> None:
-        """One line of metrics.jsonl, and the trackers."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-        if self.settings.trackers:
-            self.accelerator.log({f"{split}/{name}": value for name, value in metrics.items()}, step=step)
-
-    def checkpoint(self, step: int, seconds: float) -> None:
-        """Everything that the rest of the run depends on."""
-        tensors = {f"adapter.{name}": p.detach() for name, p in self.adapter.items()}
-        state = self.optimiser.state_dict()
-        names = list(self.adapter)
-        for index, values in state["state"].items():
-            tensors |= {f"optimiser.{names[index]}.{key}": torch.as_tensor(value) for key, value in values.items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.model.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.model.device)
-        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        write_checkpoint(
-            self.folder,
-            step,
-            {name: tensor.cpu() for name, tensor in tensors.items()},
-            {
-                "step": step,
-                "digest": self.digest,
-                "tokens": self.tokens,
-                "seconds": self.seconds_before + seconds,
-                "scaler": scaler,
-                "environment": environment(self.model.device),
-            },
-        )
-
-    def resume(self) -> int:
-        """Take up the newest checkpoint of the same digest; the step to go on with (0 for a new run)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        found = read_checkpoint(self.folder)
-        if found is None or found[1]["digest"] != self.digest:
-            set_aside(self.folder)
-            return 0
-        tensors, state = found
-        here = environment(self.model.device)
-        if state["environment"] != here:
-            changed = ", ".join(key for key in here if here[key] != state["environment"].get(key))
-            print(
-                f"continuing from step {state['step']}, not bit-exactly: {changed} changed since the checkpoint",
-                file=sys.stderr,
-            )
-        with torch.no_grad():
-            for name, parameter in self.adapter.items():
-                parameter.copy_(tensors[f"adapter.{name}"])
-        own = self.optimiser.state_dict()
-        own["state"] = {
-            index: {key: tensors[f"optimiser.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(self.adapter)
-        }
-        self.optimiser.load_state_dict(own)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.model.device)
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.tokens, self.seconds_before = state["tokens"], state["seconds"]
-        kept = [line for line in read_lines(self.metrics) if line["step"] <= state["step"]]
-        write_whole(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-        return int(state["step"])
-
-    def finish(self, step: int, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write the adapter, then the summary that marks the run as finished, then drop the checkpoints."""
-        save_adapter(self.model, self.folder / "adapter")
-        if self.settings.trackers:
-            self.accelerator.end_training()
-        rows = read_lines(self.metrics)
-        last = {
-            split: next((r for r in reversed(rows) if r["split"] == split), None) for split in ("train", "held_out")
-        }
-        summary = {
-            "digest": self.digest,
-            **facts,
-            "steps": step,
-            "examples": len(self.trees),
-            "tokens": self.tokens,
-            "seconds": round(self.seconds_before + seconds, 2),
-            "shared_prompts": self.shared,
-            "last": last,
-            "settings": self.settings.model_dump(mode="json"),
-        }
-        write_whole(self.folder / "training.json", json.dumps(summary, indent=1))
-        remove_checkpoints(self.folder)
-        return summary
+    for name, reported in _through(model, work, processes, backward=True):
+        for key, value in reported.items():
+            sums[name][key] = sums[name].get(key, 0.0) + value
+        left[name] -= 1
+        if processes.count == 1 and not left[name]:  # at once: its gradients need not wait for the others'
+            apply(next(learner for learner in learners if learner.name == name))
+    if processes.count > 1:
+        processes.add_gradients([p for learner in learners for p in learner.parameters.values()])
+        sums = dict(zip(sums, processes.add(list(sums.values())), strict=True))
+        for learner in learners:
+            apply(learner)
+    seconds = time.monotonic() - started
+    for name, batch in batches.items():
+        metrics[name]["tokens_per_second"] = round(sum(map(len, batch)) / seconds, 1)
+    return metrics
 
 
-def scored(model: Any, trees: Sequence[Tree], row: Row, shared: bool) -> torch.Tensor:
-    """Log-probabilities of the row's counted tokens: packed, or one unshared sequence an answer where trees do not fit."""
-    if shared:
-        return row_logprobs(model, row)
-    members = dict.fromkeys(index for index, _ in row.answers)
-    return torch.cat([part for index in members for part in plain_logprobs(model, trees[index])])
+@torch.no_grad()
+def evaluate(model: Any, learners: Sequence[Learner], processes: Processes) -> dict[str, dict[str, float]]:
+    """Loss and metrics of each learner's whole held-out split, dropout off."""
+    training = model.training
+    model.eval()
+    sums: dict[str, dict[str, float]] = {learner.name: defaultdict(float) for learner in learners}
+    work = [each for learner in learners for each in _work(learner, learner.held_out)]
+    for name, reported in _through(model, work, processes, backward=False):
+        for key, value in reported.items():
+            sums[name][key] += value
+    model.train(training)
+    added = processes.add([dict(found) for found in sums.values()])
+    return {
+        learner.name: _means(found, step_totals(learner.held_out))
+        for learner, found in zip(learners, added, strict=True)
+    }
+
+
+def _work(learner: Learner, trees: Sequence[Tree]) -> list[Work]:
+    return [Work(learner, row, trees, n) for n, row in enumerate(pack(trees, learner.settings.row_tokens))]
+
+
+def _through(
+    model: Any, work: Sequence[Work], processes: Processes, backward: bool
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Every row of this process through the model and its learner's objective: (learner, sums to report) of each.
+
+    Neighbouring rows share a forward pass as far as row_tokens goes. Processes that share a sharded base make the same
+    number of passes: one that has no rows left repeats a row for nothing.
+    """
+    shared = fits_trees(model)
+    budget = work[0].learner.settings.row_tokens if shared else 1
+    mine = _passes(processes.share(work), budget)
+    rounds = len(mine)
+    if processes.sharded:
+        rounds = max(len(_passes(processes.share(work, index), budget)) for index in range(processes.count))
+    for at in range(rounds):
+        idle = at >= len(mine)
+        together = [work[0]] if idle else mine[at]
+        results = []
+        with routed(model, _parts(together, shared, backward)):
+            losses = []
+            for each, values in zip(together, _values(model, together, shared), strict=True):
+                learner = each.learner
+                objective = learner.objective if backward else learner.held_out_objective
+                assert objective is not None
+                loss, reported = objective(each.row, values, step_totals(each.trees))
+                results.append((learner.name, {"loss": float(loss.detach()), **reported}))
+                losses.append(learner.scaler.scale(loss) if learner.scaler is not None else loss)
+            if backward:
+                total = torch.stack(losses).sum()
+                (total * 0 if idle else total).backward()
+        if not idle:
+            yield from results
+
+
+def _parts(together: Sequence[Work], shared: bool, training: bool) -> list[Part]:
+    """Which adapter each token of a pass goes through; neighbours of one adapter as one part where no dropout differs."""
+    parts: list[Part] = []
+    at = 0
+    for each in together:
+        end = at + each.row.length if shared else None
+        seed = each.learner.dropout_seed(each.number) if training else None
+        if parts and seed is None and parts[-1].seed is None and parts[-1].adapter == each.learner.name:
+            parts[-1] = parts[-1]._replace(end=end)
+        else:
+            parts.append(Part(at, end, each.learner.name, seed))
+        at += each.row.length
+    return parts
+
+
+def _values(model: Any, together: Sequence[Work], shared: bool) -> list[torch.Tensor]:
+    """What each row's objective looks at: log-probabilities of its counted tokens, or the rewards of its answers."""
+    if not shared:  # one row a pass, one unshared sequence an answer
+        (work,) = together
+        trees = [work.trees[index] for index in dict.fromkeys(index for index, _ in work.row.answers)]
+        if work.learner.head is None:
+            return [torch.cat([part for tree in trees for part in plain_logprobs(model, tree)])]
+        ends = torch.stack([hidden[-1] for tree in trees for hidden in plain_hidden(model, tree)])
+        return [work.learner.head(ends.float()).squeeze(-1)]
+    found = []
+    for work, hidden in zip(together, rows_hidden(model, [work.row for work in together]), strict=True):
+        row, head = work.row, work.learner.head
+        if head is None:
+            found.append(token_logprobs(model, hidden[row.source.to(hidden.device)], row.target.to(hidden.device)))
+        else:
+            found.append(head(hidden[row.last.to(hidden.device)].float()).squeeze(-1))
+    return found
+
+
+def _passes(work: Sequence[Work], budget: int) -> list[list[Work]]:
+    """Neighbouring rows together as far as the budget of tokens goes."""
+    passes: list[list[Work]] = []
+    for each in work:
+        if passes and sum(other.row.length for other in passes[-1]) + each.row.length <= budget:
+            passes[-1].append(each)
+        else:
+            passes.append([each])
+    return passes
 
 
 def step_totals(trees: Sequence[Tree]) -> dict[str, int]:
@@ -295,31 +269,24 @@ def step_totals(trees: Sequence[Tree]) -> dict[str, int]:
     }
 
 
-def mean_metrics(sums: dict[str, float], totals: dict[str, int]) -> dict[str, float]:
+def _means(sums: Mapping[str, float], totals: Mapping[str, int]) -> dict[str, float]:
     """The loss (already a mean) beside the means over examples of whatever the objective summed."""
     return {name: round(value if name == "loss" else value / totals["examples"], 6) for name, value in sums.items()}
 
 
-@torch.no_grad()
-def evaluate(model: Any, trees: Sequence[Tree], objective: Objective, settings: TrainSettings) -> dict[str, float]:
-    """Loss and metrics of the whole held-out split, dropout off."""
-    model.eval()
-    totals, sums = step_totals(trees), dict[str, float]()
-    shared = fits_trees(model)
-    for row in pack(trees, settings.row_tokens):
-        loss, reported = objective(row, scored(model, trees, row, shared), totals)
-        for name, value in {"loss": float(loss), **reported}.items():
-            sums[name] = sums.get(name, 0.0) + value
-    model.train()
-    return mean_metrics(sums, totals)
-
-
-def _line(metrics: dict[str, float]) -> str:
-    """The figures beside the progress bar."""
+def _line(metrics: Metrics) -> str:
+    """The figures beside the progress bar: means over the learners."""
     shown = {
         "loss": "loss {:.3f}",
         "margin": "margin {:+.2f}",
         "accuracy": "accuracy {:.2f}",
+        "score": "score {:+.2f}",
+        "kl": "KL {:.2f}",
         "tokens_per_second": "{:.0f} tokens/s",
     }
-    return ", ".join(form.format(metrics[name]) for name, form in shown.items() if name in metrics)
+    found = {}
+    for name in shown:
+        values = [each[name] for each in metrics.values() if name in each]
+        if values:
+            found[name] = sum(values) if name == "tokens_per_second" else sum(values) / len(values)
+    return ", ".join(shown[name].format(value) for name, value in found.items())

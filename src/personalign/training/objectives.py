@@ -43,6 +43,42 @@ def dpo_loss(
     return -(1 - label_smoothing) * logsigmoid(h) - label_smoothing * logsigmoid(-h)
 
 
+def reward_loss(rewards: torch.Tensor, *, centering: float = 0.0) -> torch.Tensor:
+    """Loss of one group of answers to a prompt from their rewards [k], k >= 2, the best answer first.
+
+    Mean of -log s(r_i - r_j) over the k(k-1)/2 pairs, i better than j (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1), so
+    that a group counts once however many answers it has. `centering` adds that many times the mean of (r_i + r_j)^2, which
+    holds rewards near zero: the first term leaves their sum open (Eisenstein et al. 2023).
+    """
+    better, worse = torch.triu_indices(len(rewards), len(rewards), 1, device=rewards.device)
+    if not len(better):
+        raise ValueError("a group needs at least two answers: one alone is better than none")
+    loss = -logsigmoid(rewards[better] - rewards[worse]).mean()
+    return loss + centering * (rewards[better] + rewards[worse]).square().mean() if centering else loss
+
+
+def ppo_policy_loss(
+    logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, clip: float, tokens: int
+) -> torch.Tensor:
+    """PPO's clipped loss of sampled tokens [n], summed, over the `tokens` of the whole optimiser step.
+
+    -min(ratio A, cut(ratio, 1 - clip, 1 + clip) A) with ratio = policy / old policy (Schulman et al. 2017, eq. 7).
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).sum() / tokens
+
+
+def ppo_value_loss(
+    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, clip: float, tokens: int
+) -> torch.Tensor:
+    """Half the squared error of the values before tokens [n], summed, over the `tokens` of the whole optimiser step.
+
+    Each the larger of its own and that of the value cut to within `clip` of the old one, as in OpenAI's PPO2.
+    """
+    cut = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns).square(), (cut - returns).square()).sum() / tokens
+
+
 def learning_rate_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
     """Share of the peak learning rate at optimiser step `step` (from 0) of `steps`: a pure function, so resume needs no state."""
     rising = int(warmup * steps)

@@ -11,37 +11,57 @@ from safetensors.torch import load_file, save_file
 
 from personalign.errors import disk_errors
 from personalign.home import home
-from personalign.models import adapter_disabled
+from personalign.models import Part, routed
 from personalign.progress import bar
 from personalign.training.examples import content
-from personalign.trees import Tree, logprobs
+from personalign.trees import Tree, logprobs, prompt_with_answers
+
+Ids = tuple[int, ...]
 
 
-def reference_sums(model: Any, base: str, trees: Sequence[Tree], row_tokens: int) -> list[list[float]]:
-    """For each tree the summed log-probability of each counted node under the base, its adapter switched off.
+def reference_sums(
+    model: Any, base: str, trees: Sequence[Tree], row_tokens: int, *, adapter: str | None = None
+) -> list[list[float]]:
+    """For each tree the summed log-probability of each counted node under the base, or under a frozen adapter on it.
 
-    Kept below the cache, keyed by `base` (the fingerprint of the weights), precision and every token of the trees: the
-    same data on the same base is never scored twice.
+    Trees of several personas may be given together: an answer that is chosen in one and rejected in another is scored
+    once, and so is the prompt of several answers. Kept below the cache, keyed by `base` (the fingerprint of the weights,
+    the adapter's included), precision and every token: the same data on the same base is never scored twice.
     """
+    paths = [[_path(tree, index) for index in tree.counted] for tree in trees]
+    answers: dict[Ids, dict[Ids, None]] = {}
+    for prompt, answer in (path for tree in paths for path in tree):
+        answers.setdefault(prompt, {})[answer] = None
+    merged = [prompt_with_answers(prompt, found) for prompt, found in answers.items()]
+    values = iter(_scored(model, base, merged, row_tokens, adapter))
+    known = {(prompt, answer): next(values) for prompt, found in answers.items() for answer in found}
+    return [[known[path] for path in tree] for tree in paths]
+
+
+def _path(tree: Tree, index: int) -> tuple[Ids, Ids]:
+    """A counted node's (everything before it, own tokens)."""
+    *above, last = tree.path(index)
+    return tuple(token for node in above for token in tree.nodes[node].ids), tuple(tree.nodes[last].ids)
+
+
+def _scored(model: Any, base: str, trees: Sequence[Tree], row_tokens: int, adapter: str | None) -> list[float]:
+    """One sum a counted node, in order, from the cache or from the model."""
     digest = hashlib.sha256(f"{base} {next(model.parameters()).dtype} {row_tokens}".encode())
     digest.update(content(trees))
     path = home() / "reference" / f"{digest.hexdigest()[:32]}.safetensors"
-    counts = [len(tree.counted) for tree in trees]
     if path.is_file():
-        flat = load_file(path)["sums"]
-    else:
-        values: list[float] = []
-        training = model.training
-        model.eval()
-        with adapter_disabled(model):
-            size = 32  # trees a progress tick: enough to fill rows
-            for at in bar(range(0, len(trees), size), "reference"):
-                for nodes in logprobs(model, trees[at : at + size], row_tokens):
-                    values += [float(node.double().sum()) for node in nodes]
-        model.train(training)
-        flat = torch.tensor(values, dtype=torch.float64)
-        _keep(path, flat)
-    return [part.tolist() for part in flat.split(counts)]
+        return load_file(path)["sums"].tolist()  # type: ignore[no-any-return]
+    values: list[float] = []
+    training = model.training
+    model.eval()
+    with routed(model, [Part(0, None, adapter)]):
+        size = 32  # trees a progress tick: enough to fill rows
+        for at in bar(range(0, len(trees), size), "reference"):
+            for nodes in logprobs(model, trees[at : at + size], row_tokens):
+                values += [float(node.double().sum()) for node in nodes]
+    model.train(training)
+    _keep(path, torch.tensor(values, dtype=torch.float64))
+    return values
 
 
 def _keep(path: Path, flat: torch.Tensor) -> None:

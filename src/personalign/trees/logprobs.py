@@ -80,24 +80,42 @@ def token_logprobs(model: nn.Module, hidden: torch.Tensor, target: torch.Tensor)
         return _TokenLogprobs.apply(hidden, head.weight, head.bias, target, softcap, chunk, derivative)
 
 
-def row_logprobs(model: nn.Module, row: Row) -> torch.Tensor:
-    """Log-probabilities [counted tokens] (fp32) of one row, in the order of `row.target`; differentiable.
+def rows_hidden(model: nn.Module, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Final hidden states [length, width] of each row, all rows laid end to end in one forward pass; differentiable.
 
-    Equal to `plain_logprobs` within floating-point noise (tests/test_trees.py, for every supported architecture).
     The model's attention is ours from then on (`NAME`; the same results without trees): gradient checkpointing runs a
     layer again in the backward pass, where it must find the same attention.
     """
     inner = _unwrapped(model)
     device = inner.get_input_embeddings().weight.device
     inner.config.get_text_config()._attn_implementation = NAME
-    hidden = inner.base_model(
-        input_ids=row.ids[None].to(device),
-        position_ids=row.positions[None].to(device),
+    lengths = [row.length for row in rows]
+    starts = [sum(lengths[:at]) for at in range(len(rows))]
+    hidden: torch.Tensor = inner.base_model(
+        input_ids=torch.cat([row.ids for row in rows])[None].to(device),
+        position_ids=torch.cat([row.positions for row in rows])[None].to(device),
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device),  # 4-D: passed on as it is, unused
         use_cache=False,
-        blocks=row.blocks,
+        blocks=[block.moved(start) for start, row in zip(starts, rows, strict=True) for block in row.blocks],
     ).last_hidden_state[0]
-    return token_logprobs(model, hidden[row.source.to(device)], row.target.to(device))
+    return list(hidden.split(lengths))
+
+
+def rows_logprobs(model: nn.Module, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Log-probabilities [counted tokens] (fp32) of each row, in the order of its `target`, from one forward pass.
+
+    Differentiable. Equal to `plain_logprobs` within floating-point noise (tests/test_trees.py, for every supported
+    architecture).
+    """
+    return [
+        token_logprobs(model, hidden[row.source.to(hidden.device)], row.target.to(hidden.device))
+        for hidden, row in zip(rows_hidden(model, rows), rows, strict=True)
+    ]
+
+
+def row_logprobs(model: nn.Module, row: Row) -> torch.Tensor:
+    """`rows_logprobs` of one row."""
+    return rows_logprobs(model, [row])[0]
 
 
 @torch.no_grad()
@@ -130,6 +148,21 @@ def plain_logprobs(model: nn.Module, tree: Tree) -> list[torch.Tensor]:
         logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False, logits_to_keep=n + 1).logits[0]
         target = torch.tensor(ids[-n:], device=device)
         found.append(logits[:-1].float().log_softmax(-1).gather(1, target[:, None]).squeeze(1))
+    return found
+
+
+def plain_hidden(model: nn.Module, tree: Tree) -> list[torch.Tensor]:
+    """For each counted node the final hidden states [tokens + 1, width] from its parent's last token to its own last.
+
+    By the model's own forward pass, one unshared sequence a node, differentiable: the definition, and the fallback.
+    """
+    inner = _unwrapped(model)
+    device = inner.get_input_embeddings().weight.device
+    found = []
+    for index in tree.counted:
+        ids = [token for node in tree.path(index) for token in tree.nodes[node].ids]
+        hidden = inner.base_model(input_ids=torch.tensor([ids], device=device), use_cache=False).last_hidden_state[0]
+        found.append(hidden[-len(tree.nodes[index].ids) - 1 :])
     return found
 
 

@@ -1,6 +1,7 @@
 """A prompt with its answers as one tree, and whole trees laid side by side into rows."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from os.path import commonprefix
 
@@ -119,6 +120,12 @@ class Block:
         self._ancestor = ancestor
         self._masks: dict[tuple[int | None, torch.device], torch.Tensor | None] = {}
 
+    def moved(self, by: int) -> "Block":
+        """The same block `by` tokens further on; masks stay shared."""
+        other = copy(self)
+        other.start, other.end = self.start + by, self.end + by
+        return other
+
     def mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
         """[tokens, tokens] booleans, True where the row's token may see the column's; None if plainly causal.
 
@@ -141,7 +148,8 @@ class Row:
     """Trees side by side as one sequence of `length` tokens without padding, and where their counted tokens are.
 
     `source[m]` is the place whose hidden state predicts counted token m, `target[m]` that token's id, and
-    `answer[m]` the index in `answers` of the (tree, node) that it belongs to.
+    `answer[m]` the index in `answers` of the (tree, node) that it belongs to. `last[a]` is the place of answer a's
+    last token, whose hidden state has seen the whole answer.
     """
 
     def __init__(self, trees: Sequence[Tree], indices: Sequence[int]):
@@ -149,6 +157,7 @@ class Row:
         source: list[int] = []
         target: list[int] = []
         answer: list[int] = []
+        last: list[int] = []
         self.trees = [trees[index] for index in indices]
         self.blocks: list[Block] = []
         self.answers: list[tuple[int, int]] = []
@@ -161,6 +170,7 @@ class Row:
                     source += [before, *range(here, here + len(node.ids) - 1)]
                     target += node.ids
                     answer += [len(self.answers)] * len(node.ids)
+                    last.append(here + len(node.ids) - 1)
                     self.answers.append((index, n))
             for node in tree.nodes:
                 ids += node.ids
@@ -168,7 +178,8 @@ class Row:
         self.length = len(ids)
         self.ids = torch.tensor(ids)
         self.positions = torch.cat([block.positions for block in self.blocks])
-        self.source, self.target, self.answer = (torch.tensor(x, dtype=torch.long) for x in (source, target, answer))
+        places = (torch.tensor(x, dtype=torch.long) for x in (source, target, answer, last))
+        self.source, self.target, self.answer, self.last = places
 
 
 def pack(trees: Sequence[Tree], budget: int) -> list[Row]:

@@ -100,10 +100,8 @@ def load_adapter(model: Any, folder: str | Path, *, name: str = "default", train
 def _wrapped(model: Any, config: PeftConfig, name: str) -> PeftModel:
     """The model with one more adapter; those it had keep what they were (PEFT would freeze them)."""
     if isinstance(model, PeftModel):
-        before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        model.add_adapter(name, config)
-        for parameter, trains in before.items():
-            parameter.requires_grad_(trains)
+        with _trainable_as_it_was(model):
+            model.add_adapter(name, config)
         for parameter in adapter_parameters(model, name).values():
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
@@ -133,10 +131,8 @@ def adapter_parameters(model: Any, name: str = "default") -> dict[str, nn.Parame
 
 def use_adapter(model: PeftModel, name: str) -> None:
     """Make `name` the active adapter, for generation; what is trainable stays so (PEFT would change that)."""
-    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.set_adapter(name)
-    for parameter, trains in before.items():
-        parameter.requires_grad_(trains)
+    with _trainable_as_it_was(model):
+        model.set_adapter(name)
 
 
 def save_adapter(
@@ -206,7 +202,18 @@ def check_origin(folder: str | Path, base: str, template: str | None = None) -> 
 def adapter_disabled(model: Any) -> Iterator[None]:
     """The base's own behaviour inside the block; nothing to do for a bare model."""
     if isinstance(model, PeftModel):
-        with model.disable_adapter():
+        with _trainable_as_it_was(model), model.disable_adapter():
             yield
     else:
         yield
+
+
+@contextmanager
+def _trainable_as_it_was(model: PeftModel) -> Iterator[None]:
+    """PEFT freezes every adapter but the active one whenever adapters are added, chosen or switched back on."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    finally:
+        for parameter, trains in before.items():
+            parameter.requires_grad_(trains)

@@ -21,6 +21,12 @@ from tiny import ARCHITECTURES, tiny_model
 PERSONAS = {"calm": 5, "loud": 8, "curt": 3}  # name -> rows: they finish their epochs at different steps
 
 
+# several rows a step, so that two processes share each adapter's step (test_processes.py)
+CHANGES: dict[str, Any] = {
+    "optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.2, "max_steps": 8, "batch": 3, "row_tokens": 32, "checkpoint_every": 2,
+}  # fmt: skip
+
+
 def own_pairs(name: str, count: int) -> list[Pair]:
     """Pairs in which the personas share prompts and answers: what one chooses another rejects."""
     turn = list(PERSONAS).index(name)

@@ -33,7 +33,9 @@ class Processes:
             )
         self.count, self.index = self.accelerator.num_processes, self.accelerator.process_index
         self.main = self.accelerator.is_main_process
-        self.sharded = kind == DistributedType.FSDP and self.count > 1
+        # on a CPU accelerate does not call it by its name
+        fsdp = kind == DistributedType.FSDP or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        self.sharded = fsdp and self.count > 1
         if self.sharded:
             _shard(model)
 

@@ -244,6 +244,24 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(
     assert [row["loss"] for row in rows(tmp_path / "cut")] == [row["loss"] for row in rows(tmp_path / "whole")]
 
 
+def test_in_fp16_a_gradient_scaler_keeps_small_gradients_and_survives_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = settings(epochs=6)
+    dpo(tmp_path / "whole", own, model=bare().half())
+    losses = [row["loss"] for row in rows(tmp_path / "whole")]
+    assert losses[0] == pytest.approx(math.log(2), abs=0.02) and losses[-1] < losses[0] - 0.1
+    dies_at(4, monkeypatch)
+    with pytest.raises(Killed):
+        dpo(tmp_path / "cut", own, model=bare().half())
+    monkeypatch.undo()
+    scaler = json.loads(next((tmp_path / "cut").glob("checkpoint-*/state.json")).read_text(encoding="utf-8"))["scaler"]
+    assert scaler["scale"] >= 1
+    dpo(tmp_path / "cut", own, model=bare().half())
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = dpo(tmp_path)
     monkeypatch.setattr(loop, "gradient_step", lambda *a: pytest.fail("trained again"))

@@ -2,8 +2,9 @@
 
 from personalign.datasets.everyday import Situation, everyday, type_pairs
 from personalign.datasets.lint import LengthBias, LintReport, length_bias, lint, lint_file
+from personalign.datasets.prompts import read_prompts
 from personalign.datasets.readers import Reading, read, read_conversations, read_pairs, read_rankings
-from personalign.datasets.records import Conversation, Pair, Problem, Ranking, chosen_conversation, expand
+from personalign.datasets.records import Conversation, Pair, Problem, Prompt, Ranking, chosen_conversation, expand
 from personalign.datasets.show import show, show_row
 from personalign.datasets.sizes import Size, size
 from personalign.datasets.splits import split
@@ -14,6 +15,7 @@ __all__ = [
     "LintReport",
     "Pair",
     "Problem",
+    "Prompt",
     "Ranking",
     "Reading",
     "Situation",
@@ -27,6 +29,7 @@ __all__ = [
     "read",
     "read_conversations",
     "read_pairs",
+    "read_prompts",
     "read_rankings",
     "show",
     "show_row",

@@ -114,6 +114,11 @@ def _asked(row: Row, question: str) -> list[Message]:
     return [*system, {"role": "user", "content": question}]
 
 
+def question(row: Row) -> list[Message]:
+    """The prompt of a row that has nothing else: `prompt`, or alpaca's `instruction` and `input`. Raises BadField."""
+    return _instruction(row) if row.get("prompt") is None and "instruction" in row else _prompt(row)
+
+
 def _in_turn(messages: list[Message], field: str, last: str) -> list[Message]:
     """Require user and assistant to alternate after the system prompt, if any, and `last` to have the last word."""
     systems = sum(message["role"] == "system" for message in messages)

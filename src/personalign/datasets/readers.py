@@ -50,7 +50,7 @@ def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None 
     if prefer not in (0, 1):
         raise UserError(f"prefer is {prefer!r}; write 0 (the first answer is chosen) or 1 (the second).")
     raw, problems = read_rows(path)
-    rows = _rename([row for _, row in raw], columns or {}, path)
+    rows = rename([row for _, row in raw], columns or {}, path)
     name = detect(rows)
     if name is None:
         if not rows:  # not one row could be read: the problems say why
@@ -79,7 +79,7 @@ def read(path: str | Path, kind: Kind | None = None, *, columns: Columns | None 
                 found += expand(ranking) if kind == "pairs" else [ranking]
         except BadField as error:
             field, problem, remedy = error.args
-            problems.append(Problem(source, _theirs(field, columns or {}), problem, remedy))
+            problems.append(Problem(source, theirs(field, columns or {}), problem, remedy))
     problems.sort(key=lambda problem: int(problem.source.rpartition(":")[2]))
     return Reading(str(path), name, kind, found, problems, prefer)  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def _preferences(path: str | Path, kind: Kind, columns: Columns | None, prefer: 
         raise UserError(
             f"{path}: says of no answer that it is preferred; choose with `prefer: 0` (the first) or `prefer: 1`."
         )
-    _refuse(reading)
+    refuse(reading.path, reading.problems)
     return reading
 
 
@@ -114,18 +114,18 @@ def read_conversations(path: str | Path, *, columns: Columns | None = None) -> l
     Raises UserError naming the bad rows where there is one.
     """
     reading = read(path, "conversations", columns=columns)
-    _refuse(reading)
+    refuse(reading.path, reading.problems)
     return [row for row in reading.rows if isinstance(row, Conversation)]
 
 
-def _refuse(reading: Reading) -> None:
-    problems = reading.problems
+def refuse(path: str, problems: list[Problem]) -> None:
+    """Raise UserError naming the first bad rows of the file, if there are any."""
     if problems:
-        more = f"\n... and {len(problems) - 5} more; `personalign data lint {reading.path}` names them all."
+        more = f"\n... and {len(problems) - 5} more; `personalign data lint {path}` names them all."
         raise UserError("\n".join(str(problem) for problem in problems[:5]) + (more if len(problems) > 5 else ""))
 
 
-def _rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
+def rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
     """Put every mapped column under our name for it, and no longer under its own."""
     seen = {str(column) for row in rows for column in row}
     for ours, theirs in columns.items():
@@ -146,7 +146,7 @@ def _rename(rows: list[Row], columns: Columns, path: str | Path) -> list[Row]:
     ]
 
 
-def _theirs(field: str, columns: Columns) -> str:
+def theirs(field: str, columns: Columns) -> str:
     """The field's name in the user's own file: of `messages` mapped to `chat`, "messages[1]" becomes "chat[1]"."""
     for ours, theirs in columns.items():
         if field == ours or field.startswith(f"{ours}["):

@@ -41,6 +41,14 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A prompt alone, ending with the user's turn: a policy writes the answers itself."""
+
+    prompt: list[Message]
+    source: str
+
+
+@dataclass(frozen=True)
 class Conversation:
     """Messages with at least one answer of the assistant; every one of its answers is learned."""
 
@@ -75,7 +83,7 @@ def chosen_conversation(row: Pair | Ranking) -> Conversation:
     return Conversation([*row.prompt, {"role": "assistant", "content": answers(row)[0]}], row.source)
 
 
-def opening(row: AnyRow) -> str:
+def opening(row: AnyRow | Prompt) -> str:
     """Return the user's first words, whitespace evened out: rows that share them count as the same prompt.
 
     System prompts are left out, so that the same question put to two personas is one prompt.

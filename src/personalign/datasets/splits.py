@@ -3,10 +3,10 @@
 from hashlib import sha256
 from typing import TypeVar
 
-from personalign.datasets.records import Conversation, Pair, Ranking, opening
+from personalign.datasets.records import Conversation, Pair, Prompt, Ranking, opening
 from personalign.errors import UserError
 
-AnyRow = TypeVar("AnyRow", Pair, Ranking, Conversation)
+AnyRow = TypeVar("AnyRow", Pair, Ranking, Conversation, Prompt)
 
 
 def split(rows: list[AnyRow], held_out: float = 0.1, seed: int = 0) -> tuple[list[AnyRow], list[AnyRow]]:

@@ -23,6 +23,7 @@ from personalign.evaluation import (
 )
 from personalign.evaluation.arms import activated, addressed
 from personalign.personas import AXES
+from personalign.statistics import wilson
 from tiny import byte_tokenizer, tiny_model
 
 BASE, PROMPTED, ADAPTER, BOTH = ARMS
@@ -225,6 +226,95 @@ def test_percent_counts_paraphrases_for_texts_and_averages_probabilities_for_let
     assert found["texts"]["margin"]["value"] == pytest.approx(1 / 3)
     assert found["letters"]["percent"]["value"] == pytest.approx(50)  # a quarter in one order, three in the other
     assert found["letters"]["order_gap"] == pytest.approx(-np.log(3))
+
+
+# --- several training seeds
+
+
+def seed_rows(arm, items, leans, seeds, generator):
+    """Rows of an arm: each seed leans by its own much on all axes, each item by its own besides."""
+    own = {item.id: generator.normal(0, 0.05) for item in items}
+    return [
+        {"kind": "inventory", "arm": arm.name, "item": item.id, "paraphrase": paraphrase, "order": order}
+        | ({} if seed is None else {"seed": seed})
+        | dict.fromkeys(("open", "texts", "letters"), lean + own[item.id] + generator.normal(0, 0.02))
+        for seed, lean in zip(seeds, leans, strict=True)
+        for item in items
+        for paraphrase in range(3)
+        for order in range(2)
+    ]
+
+
+@pytest.fixture
+def leaning():
+    """A function: the summary of an adapter whose seeds lean by these amounts, against a base that leans nowhere."""
+
+    def summed_up(*leans):
+        items, generator = load_items("en", 1 / 3), np.random.default_rng(3)
+        rows = seed_rows(BASE, items, [0.0], [None], generator) + seed_rows(PROMPTED, items, [0.1], [None], generator)
+        rows += seed_rows(ADAPTER, items, leans, [str(at) for at in range(len(leans))], generator)
+        return inventory_summary(rows, items, (BASE, PROMPTED, ADAPTER))
+
+    return summed_up
+
+
+def test_an_arm_is_the_mean_of_its_seeds_and_shows_how_far_they_lie_apart(leaning):
+    numbers = leaning(0.1, 0.2, 0.6)["axes"]["EI"]
+    margin = numbers["arms"]["adapter"]["open"]["margin"]
+    assert margin["value"] == pytest.approx(0.3, abs=0.05)
+    assert margin["spread"] == pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1), abs=0.01)
+    for against, value in (("base", 0.3), ("prompted", 0.2)):
+        difference = numbers["differences"][f"adapter - {against}"]["open"]["margin"]
+        assert difference["value"] == pytest.approx(value, abs=0.05)
+        assert difference["spread"] == pytest.approx(margin["spread"])
+    assert "spread" not in numbers["differences"]["prompted - base"]["open"]["margin"]
+
+
+def test_a_shift_that_only_some_seeds_show_is_not_certain(leaning):
+    def clear(summary):
+        margin = summary["axes"]["EI"]["differences"]["adapter - base"]["open"]["margin"]
+        return margin["low"] > 0
+
+    assert clear(leaning(0.3)) and clear(leaning(0.3, 0.31, 0.29))
+    assert not clear(leaning(0.0, 0.3, 0.6))
+
+
+def test_types_are_drawn_with_the_same_seeds_on_every_axis(leaning):
+    sure = leaning(0.3, 0.3, 0.3)["type_probability"]["adapter"]
+    assert sure["ENTJ"] == 1 and sum(sure.values()) == pytest.approx(1)
+    # One seed leans to the first pole of all axes and one to the second: no draw of them is a mixed type.
+    split = leaning(0.5, -0.5)["type_probability"]["adapter"]
+    assert sum(split.values()) == pytest.approx(1)
+    assert split["ENTJ"] > 0.24 and split["ISFP"] > 0.24
+    assert split["ENTJ"] + split["ISFP"] > 0.45  # half of the draws have both seeds, which cancel
+
+
+def test_accuracies_over_seeds_are_never_surer_than_those_of_one():
+    pairs = [made_pair(f"{n}?", "yes", "no") for n in range(20)]
+    controls = preference_rows(BASE, pairs, [-1] * 20) + preference_rows(PROMPTED, pairs, [-1] * 20)
+
+    def found(*wins):
+        """The adapter's seeds are right on so many pairs."""
+        rows = [
+            row | {"seed": str(seed)}
+            for seed, count in enumerate(wins)
+            for row in preference_rows(ADAPTER, pairs, [1] * count + [-2] * (20 - count))
+        ]
+        return preference_summary(controls + rows, pairs, (BASE, PROMPTED, ADAPTER))
+
+    one, agreed, apart = found(12), found(12, 12, 12), found(6, 12, 18)
+    for summary in (agreed, apart):
+        share = summary["arms"]["adapter"]["summed"]
+        assert (share["k"], share["n"], share["rate"]) == (12, 20, 0.6)
+        assert share["low"] <= one["arms"]["adapter"]["summed"]["low"]
+        assert share["high"] >= one["arms"]["adapter"]["summed"]["high"]
+    assert agreed["arms"]["adapter"]["summed"]["spread"] == 0
+    assert apart["arms"]["adapter"]["reward"]["spread"] == pytest.approx(0.3)
+    assert agreed["differences"]["adapter - base"]["summed"]["low"] > 0.3
+    assert apart["differences"]["adapter - base"]["summed"]["low"] < 0.1
+    assert found(20, 20)["arms"]["adapter"]["summed"]["low"] == pytest.approx(wilson(20, 20).low)
+    assert found(0, 0)["arms"]["adapter"]["summed"]["high"] == pytest.approx(wilson(0, 20).high)
+    assert "spread" not in one["arms"]["adapter"]["summed"] and isinstance(one["arms"]["adapter"]["summed"]["k"], int)
 
 
 # --- preference accuracy

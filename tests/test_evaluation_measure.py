@@ -2,17 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from personalign import trees
 from personalign.datasets import everyday, type_pairs
 from personalign.errors import UserError
-from personalign.evaluation import CONTROLS, measure
-from personalign.models import add_adapter
+from personalign.evaluation import ARMS, CONTROLS, measure
+from personalign.models import add_adapter, load_adapter, save_adapter
 from personalign.personas import AXES, persona
 from tiny import byte_tokenizer, tiny_model
 
+ADAPTER = ARMS[2]
 KINDS = ("open", "texts", "letters")
 ONE_EACH = 1 / 18  # of the inventory: one item an axis
 
@@ -29,11 +31,27 @@ def adapted(tokenizer):
 
 
 @torch.no_grad()
-def train(model):
+def train(model, seed=1):
     """Make the adapter change something."""
     for name, weight in model.named_parameters():
         if "lora_B" in name:
-            weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+            weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def bare(tokenizer):
+    return tiny_model("llama", len(tokenizer), num_hidden_layers=1)
+
+
+@pytest.fixture
+def seeds(tokenizer, tmp_path):
+    """Folders of three adapters that are as different as if trained with other seeds."""
+    folders = {}
+    for seed in ("0", "1", "2.5"):
+        model = add_adapter(tiny_model("llama", len(tokenizer), num_hidden_layers=1), rank=2)
+        train(model, seed=int(float(seed)))
+        save_adapter(model, folders.setdefault(seed, tmp_path / "adapters" / seed))
+    return folders
 
 
 @pytest.fixture
@@ -163,3 +181,78 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_scored(ad
 def test_arms_with_an_adapter_are_refused_on_a_bare_model(tokenizer, tmp_path):
     with pytest.raises(UserError, match="the model has none"):
         measured(tiny_model("llama", len(tokenizer), num_hidden_layers=1), tokenizer, tmp_path)
+
+
+# Several training seeds
+
+
+def test_one_seed_gives_the_numbers_of_that_adapter(bare, tokenizer, seeds, tmp_path):
+    one = measured(bare, tokenizer, tmp_path / "one", seeds={"1": seeds["1"]}, arms=[ADAPTER])
+    loaded = measured(load_adapter(bare, seeds["1"]), tokenizer, tmp_path / "loaded", arms=[ADAPTER])
+    assert one.pop("seeds") == ["1"]
+    assert one["arms"][2]["adapter"] == {"1": loaded["arms"][2]["adapter"]}
+    del one["arms"], loaded["arms"]
+    assert one == loaded
+
+
+def test_several_seeds_are_each_measured_as_they_would_be_alone(bare, tokenizer, seeds, tmp_path):
+    seeds = {seed: seeds[seed] for seed in ("0", "2.5")}
+    options = {"arms": [ADAPTER], "situations": everyday("en", "held_out")[:1]}
+    alone = [measured(bare, tokenizer, tmp_path / s, seeds={s: seeds[s]}, **options) for s in seeds]
+    whole = measured(bare, tokenizer, tmp_path / "all", seeds=seeds, **options)
+    assert whole["seeds"] == list(seeds)
+    assert whole["arms"][2]["adapter"] == {s: one["arms"][2]["adapter"][s] for s, one in zip(seeds, alone, strict=True)}
+    for axis in AXES:
+        for kind in KINDS:
+            margin = whole["inventory"]["axes"][axis]["arms"]["adapter"][kind]["margin"]
+            own = [one["inventory"]["axes"][axis]["arms"]["adapter"][kind]["margin"]["value"] for one in alone]
+            assert margin["value"] == pytest.approx(np.mean(own))
+            assert margin["spread"] == pytest.approx(np.std(own, ddof=1))
+            control = [one["inventory"]["axes"][axis]["arms"]["prompted"][kind] for one in (whole, alone[0])]
+            assert control[0] == control[1]
+    assert whole["answers"] == alone[0]["answers"]  # of the first seed
+    assert any("2 training seeds (0, 2.5)" in note for note in whole["notes"])
+    assert not any("not on the training's seed" in note for note in whole["notes"])
+
+
+def test_results_are_kept_by_seed_and_another_seed_asks_only_its_own(bare, tokenizer, seeds, tmp_path, scored):
+    two = {seed: seeds[seed] for seed in ("0", "1")}
+    measured(bare, tokenizer, tmp_path, seeds=two, arms=[ADAPTER])
+    assert sum(scored) == (2 + 2) * (4 + 2)
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text("utf-8").splitlines()]
+    assert {(row["arm"], row.get("seed")) for row in rows} == {
+        ("base", None), ("prompted", None), ("adapter", "0"), ("adapter", "1"),
+    }  # fmt: skip
+    scored.clear()
+    whole = measured(bare, tokenizer, tmp_path, seeds=seeds, arms=[ADAPTER])
+    assert sum(scored) == 4 + 2
+    scored.clear()
+    assert measured(bare, tokenizer, tmp_path, seeds=seeds, arms=[ADAPTER]) == whole
+    assert scored == []
+
+
+def test_the_model_is_left_as_it_was(adapted, bare, tokenizer, seeds, tmp_path):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    train(adapted, seed=9)
+    for model in (adapted, bare):
+        with torch.no_grad():
+            before, names = model(ids).logits, [name for name, _ in model.named_parameters()]
+            one = {"1": seeds["1"]}
+            measured(model, tokenizer, tmp_path / str(id(model)), seeds=one, arms=[ADAPTER], pairs=[])
+            assert torch.equal(model(ids).logits, before)
+        assert [name for name, _ in model.named_parameters()] == names
+    trains = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert trains and all("lora" in name for name in trains)
+
+
+def test_a_seed_given_twice_or_without_an_adapter_or_of_another_base_is_refused(
+    bare, tokenizer, seeds, tmp_path, scored
+):
+    with pytest.raises(UserError, match="seeds 0 and again hold the same adapter"):
+        measured(bare, tokenizer, tmp_path, seeds={"0": seeds["0"], "again": seeds["0"]})
+    with pytest.raises(UserError, match="no adapter_config.json"):
+        measured(bare, tokenizer, tmp_path, seeds={"0": seeds["0"], "1": tmp_path / "nothing"})
+    (seeds["1"] / "personalign.json").write_text(json.dumps({"base": "of another model"}), encoding="utf-8")
+    with pytest.raises(UserError, match="trained on another base"):
+        measured(bare, tokenizer, tmp_path, seeds=seeds)
+    assert scored == []

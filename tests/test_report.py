@@ -240,6 +240,52 @@ def test_changes_turn_towards_the_target():
         assert one["towards"] == two["towards"]
 
 
+# Several training seeds
+
+
+def with_seeds(language="en"):
+    """The fixture as if measured with three seeds: every estimate of an arm with the adapter has a spread."""
+    given = summary(language=language) | {"seeds": ["0", "1", "2"]}
+    for numbers in given["inventory"]["axes"].values():
+        for kind in ("open", "texts", "letters"):
+            for name in ("adapter", "adapter+prompt"):
+                numbers["arms"][name][kind]["percent"]["spread"] = 4.0
+                numbers["arms"][name][kind]["margin"]["spread"] = 0.03
+                for measure, spread in (("percent", 4.0), ("margin", 0.03)):
+                    numbers["differences"][f"{name} - base"][kind][measure]["spread"] = spread
+    for name in ("adapter", "adapter+prompt"):
+        for kind in ("summed", "per_token", "reward"):
+            given["preference"]["arms"][name][kind]["spread"] = 0.05
+    return given
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_seeds_are_counted_and_their_spread_stands_beside_the_interval(language, tmp_path):
+    write_report(with_seeds(language), tmp_path, language)
+    told = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert {"en": "seed 0, 3 training seeds", "ko": "시드 0, 학습 시드 3개"}[language] in told
+    assert {"en": "3 adapters of this persona", "ko": "어댑터 3개(0, 1, 2)"}[language] in told
+    assert "+0.22 [+0.14, +0.30] SD 0.03 *" in told  # the adapter on E/I
+    assert "81 [68, 91] SD 5" in told
+    assert "SD\u00a00.03" in "".join(page(tmp_path).text)
+    shown = table(with_seeds(language), language)
+    assert "+0.22 [+0.14, +0.30] SD 0.03 *" in shown
+    for name in FIGURES:  # has no room for it
+        assert "] SD" not in FIGURES[name](with_seeds(language), language)
+
+
+def test_turned_towards_the_other_pole_a_spread_stays_what_it_is():
+    estimate = {"value": 30.0, "low": 20.0, "high": 45.0, "spread": 4.0}
+    assert ahead("EI", "I", estimate, 100) == {"value": 70.0, "low": 55.0, "high": 80.0, "spread": 4.0}
+    assert interval(estimate, unit="%") == "30% [20, 45] SD\u00a04"
+
+
+def test_one_seed_says_nothing_of_seeds(tmp_path):
+    write_report(summary() | {"seeds": ["0"]}, tmp_path)
+    told = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "training seeds" not in told and " SD " not in told
+
+
 # Tables and numbers
 
 

@@ -11,6 +11,8 @@ from personalign.statistics import (
     bootstrap,
     bootstrap_distribution,
     cronbach_alpha,
+    crossed_bootstrap,
+    crossed_distribution,
     distinct_n,
     holm,
     mcnemar,
@@ -135,6 +137,87 @@ def test_lengths_must_agree():
         paired_difference([1, 2], [1])
     with pytest.raises(ValueError, match="3 values but 2 clusters"):
         bootstrap([1, 2, 3], clusters=["a", "b"])
+
+
+# Items and training seeds
+
+
+def crossed(items, seeds, by_item, by_seed, noise):
+    """Draws of [items, seeds] around 0: what is an item's own, what is a seed's own, and what is of neither."""
+    return lambda g: (
+        by_item * g.normal(size=(items, 1))
+        + by_seed * g.normal(size=(1, seeds))
+        + noise * g.normal(size=(items, seeds)),
+    )
+
+
+def crossed_interval(values, seed):
+    return crossed_bootstrap(values, resamples=500, seed=seed)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("by_item", "by_seed", "noise"), [(1, 0, 0.3), (1, 0.3, 0.3), (1, 1, 0.3), (0.1, 1, 0.1)])
+def test_with_few_seeds_intervals_hold_the_truth_about_95_percent_of_the_time_or_more(seeds, by_item, by_seed, noise):
+    assert coverage(crossed(18, seeds, by_item, by_seed, noise), crossed_interval) >= 0.92
+
+
+def test_more_seeds_than_items_hold_it_too():
+    assert coverage(crossed(3, 8, 1, 1, 0.3), crossed_interval) >= 0.92
+
+
+def test_items_alone_or_the_plain_pigeonhole_would_be_too_narrow():
+    def items_alone(values, seed):
+        return bootstrap(values.mean(axis=1), resamples=500, seed=seed)
+
+    def plain(values, seed):
+        return (0, *np.quantile(crossed_distribution(values, 500, seed, seed), [0.025, 0.975]))
+
+    draw = crossed(18, 3, 1, 1, 0.3)
+    assert coverage(draw, items_alone, trials=300) < 0.75
+    assert coverage(draw, plain, trials=300) < 0.9
+
+
+@given(samples, st.integers(0, 5))
+@settings(deadline=None, max_examples=20)
+def test_one_seed_gives_exactly_the_bootstrap_of_its_items(values, seed):
+    clusters = [at // 2 for at in range(len(values))]
+    column = np.array(values)[:, None]
+    same = {"resamples": 100, "seed": seed}
+    np.testing.assert_equal(crossed_bootstrap(column, **same), bootstrap(values, **same))
+    np.testing.assert_equal(crossed_bootstrap(column, clusters, **same), bootstrap(values, clusters=clusters, **same))
+    np.testing.assert_array_equal(crossed_distribution(column, **same), bootstrap_distribution(values, **same))
+
+
+def test_seeds_that_agree_leave_the_interval_of_one():
+    values = np.random.default_rng(8).normal(size=20)
+    agreed = crossed_bootstrap(np.tile(values[:, None], 3))
+    np.testing.assert_allclose(agreed, bootstrap(values), rtol=1e-12)
+
+
+def test_seeds_that_disagree_widen_it_also_where_items_come_in_clusters():
+    values, source = np.random.default_rng(9).normal(size=20), [at // 2 for at in range(20)]
+    apart = values[:, None] + np.array([-0.5, 0.0, 0.5])
+    for clusters in (None, source):
+        wide, narrow = crossed_bootstrap(apart, clusters), bootstrap(values, clusters=clusters)
+        assert wide.value == pytest.approx(narrow.value)
+        # three seeds with a standard deviation of .5: t(2) s / sqrt(3) = 1.24 of their own
+        assert (wide.high - wide.low) / 2 > 1.2 > narrow.high - narrow.low
+
+
+def test_every_draw_is_of_rows_and_of_columns():
+    """The plain way: draw indices, index the matrix, take its mean."""
+    values = np.random.default_rng(10).normal(size=(7, 3))
+    rows, columns = np.random.default_rng(4), np.random.default_rng([6, 3])
+    drawn_rows, drawn_columns = rows.integers(7, size=(40, 7)), columns.integers(3, size=(40, 3))
+    plain = [values[np.ix_(r, c)].mean() for r, c in zip(drawn_rows, drawn_columns, strict=True)]
+    np.testing.assert_allclose(crossed_distribution(values, 40, seed=4, column_seed=6), plain)
+
+
+def test_seeds_without_a_second_item_have_no_interval():
+    assert crossed_bootstrap([[1.0, 3.0]]).value == 2
+    assert math.isnan(crossed_bootstrap([[1.0, 3.0]]).low)
+    with pytest.raises(ValueError, match="items, seeds"):
+        crossed_bootstrap([1.0, 2.0])
 
 
 # Proportions

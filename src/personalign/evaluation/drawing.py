@@ -7,9 +7,10 @@ fonts draw it (Korean included).
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from html import escape
+from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -135,6 +136,33 @@ def arm_rows(
     axes.set_yticks(places, [arm_label(name, language) if shown else "" for name in names])
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set(color=colour(arms(summary).index(name)), fontsize=11.5)
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+    kinds: Sequence[str],
+    language: str,
+    width: int,
+    bounds: Mapping[str, float | None] | None = None,
+) -> Figure:
+    """A panel for each kind of number in the `rows` of a training: a line for its steps, dots for the held-out split.
+
+    `bounds` are dashed lines, by kind.
+    """
+    words, head, down, foot = labels(language), 26, 120, 46
+    places = side_by_side(width, len(kinds), 46, 50, head + down + foot)
+    figure = canvas(width, places[-1][1] + head + down + foot)
+    for kind, (x, y, across) in zip(kinds, places, strict=True):
+        plot = panel(figure, x, y + head, across, down, words[kind])
+        for split, marker, hue in (("train", "", colour(0)), ("held_out", "o", colour(2))):
+            own = [row for row in rows if row.get("split", "train") == split and row.get(kind) is not None]
+            plot.plot([row["step"] for row in own], [row[kind] for row in own], color=hue, marker=marker, markersize=6)
+        bound = (bounds or {}).get(kind)
+        if bound is not None:
+            plot.axhline(bound, color=MUTED, linewidth=1, dashes=(2, 3))
+        plot.grid(True, axis="y", color=LINE, linewidth=0.6)
+        plot.set_xlabel(words["step"], color=MUTED, fontsize=11)
+    return figure
 
 
 def label_width(summary: Summary, language: str, width: int) -> int:

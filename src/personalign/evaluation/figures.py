@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from personalign.evaluation.drawing import (
     INK,
-    LINE,
     MUTED,
     NARROW,
     TINT,
@@ -18,6 +17,7 @@ from personalign.evaluation.drawing import (
     beside,
     canvas,
     colour,
+    curves,
     dot,
     label_width,
     panel,
@@ -68,7 +68,8 @@ def axes_figure(summary: Summary, language: str = "en", width: int = 760) -> Fig
             scale.axvline(base, color=MUTED, linewidth=1, dashes=(2, 3))
         for place, estimate in enumerate(estimates.values()):
             dot(scale, estimate, place, place)
-            shown = f"{number(estimate['value'])}%" if narrow else interval(estimate, unit="%")
+            whole = interval(estimate | {"spread": None}, unit="%")  # the spread between seeds stands in the tables
+            shown = f"{number(estimate['value'])}%" if narrow else whole
             beside(scale, shown, 1, place, 9)
         arm_rows(scale, summary, language, names, list(range(len(names))))
         scale.tick_params(labelbottom=index == len(axes(summary)) - 1)
@@ -97,7 +98,8 @@ def differences_figure(summary: Summary, language: str = "en", width: int = 760)
                 continue
             estimate = ahead(axis, axes(summary)[axis]["target"], difference[scoring]["margin"])
             dot(forest, estimate, place, arms(summary).index(name), filled=excludes_zero(estimate))
-            reach = max([reach, *(abs(limit) for limit in estimate.values() if limit is not None)])
+            limits = [estimate[key] for key in ("value", "low", "high")]
+            reach = max([reach, *(abs(limit) for limit in limits if limit is not None)])
         # Zero stands in the middle: neither direction looks larger for want of room.
         forest.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(down - row / 2, -row / 2))
         forest.locator_params(axis="x", nbins=5)
@@ -170,21 +172,9 @@ def types_figure(summary: Summary, language: str = "en", width: int = 760) -> Fi
 @svg("training")
 def training_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
     """Loss, reward margin and reward accuracy over the steps: a line for training, dots for the held-out split."""
-    words, curve = labels(language), summary["training"]["curve"]
+    curve = summary["training"]["curve"]
     kinds = [kind for kind in ("loss", "margin", "accuracy") if any(line.get(kind) is not None for line in curve)]
-    head, down, foot = 26, 120, 46
-    places_of = side_by_side(width, len(kinds), 46, 50, head + down + foot)
-    figure = canvas(width, places_of[-1][1] + head + down + foot)
-    for kind, (x, y, across) in zip(kinds, places_of, strict=True):
-        plot = panel(figure, x, y + head, across, down, words[kind])
-        for split, marker, hue in (("train", "", colour(0)), ("held_out", "o", colour(2))):
-            rows = [line for line in curve if line.get("split", "train") == split and line.get(kind) is not None]
-            plot.plot(
-                [line["step"] for line in rows], [line[kind] for line in rows], color=hue, marker=marker, markersize=6
-            )
-        plot.grid(True, axis="y", color=LINE, linewidth=0.6)
-        plot.set_xlabel(words["step"], color=MUTED, fontsize=11)
-    return figure
+    return curves(curve, kinds, language, width)
 
 
 FIGURES: dict[str, Callable[..., str]] = {

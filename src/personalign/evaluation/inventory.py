@@ -22,8 +22,9 @@ from personalign.conversation import Message, answer_ids, prompt_ids
 from personalign.errors import UserError
 from personalign.evaluation.arms import Arm, addressed, comparisons
 from personalign.evaluation.score import Answer, Row, Unit, digest
+from personalign.evaluation.seeds import by_seed, estimate
 from personalign.personas import AXES, TYPES
-from personalign.statistics import bootstrap, bootstrap_distribution, cronbach_alpha, paired_difference
+from personalign.statistics import cronbach_alpha, crossed_distribution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,8 +123,9 @@ def inventory_summary(
 
     `poles` are those of the persona ("ENFP", a part such as "E", or nothing): the axes' targets. Whatever the target,
     percentages above 50, and margins and differences above zero, are towards the axis' first pole. Intervals are
-    bootstrapped over items, differences paired by item. "order_gap" is the mean margin in favour of the option listed
-    first.
+    bootstrapped over items, differences paired by item; where the rows are of several training seeds, over these too
+    (then an estimate also has a "spread", the standard deviation between seeds). "order_gap" is the mean margin in favour
+    of the option listed first.
     """
     axes, margins = {}, {}
     for axis in AXES:
@@ -157,26 +159,27 @@ def inventory_summary(
 def type_probability(margins: dict[str, NDArray[np.float64]], seed: int = 0) -> dict[str, float]:
     """P(type) of all sixteen: over the axes, the product of the share of resamples whose mean margin favours its pole.
 
-    `margins` are [items, paraphrases, orders] for each axis. Items of different axes are drawn independently, hence the
-    product; a resample at exactly zero counts half for either pole.
+    `margins` are [seeds, items, paraphrases, orders] for each axis. Items of different axes are drawn independently,
+    hence the product; a resample at exactly zero counts half for either pole. Several training seeds are drawn for all
+    axes alike, so there it is the mean over the resamples of the products.
     """
-    favours: dict[str, float] = {}
+    favours: dict[str, Any] = {}
     for at, axis in enumerate(AXES):
-        drawn = bootstrap_distribution(margins[axis].mean((1, 2)), seed=seed + at)
-        share = float(_wins(drawn).mean())
+        wins = _wins(crossed_distribution(margins[axis].mean((2, 3)).T, seed=seed + at, column_seed=seed))
+        share = wins if len(margins[axis]) > 1 else float(wins.mean())
         favours |= {axis[0]: share, axis[1]: 1 - share}
-    return {type_: float(np.prod([favours[pole] for pole in type_])) for type_ in TYPES}
+    return {type_: float(np.mean(np.prod([favours[pole] for pole in type_], axis=0))) for type_ in TYPES}
 
 
 def percents(margins: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
-    """Percent towards the first pole of each item, [items], from margins [items, paraphrases, orders].
+    """Percent towards the first pole of each item, [items, seeds], from margins [seeds, items, paraphrases, orders].
 
     Open and listed texts: how many of its paraphrases have a margin above zero, averaged over the orders (ties half).
     Letters: the mean probability of the pole's letter among the two letters.
     """
     if kind != "letters":
-        return 100 * _wins(margins.mean(2)).mean(1)
-    return 100 * (1 / (1 + np.exp(-margins))).mean((1, 2))
+        return 100 * _wins(margins.mean(3)).mean(2).T
+    return 100 * (1 / (1 + np.exp(-margins))).mean((2, 3)).T
 
 
 def _wins(margins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -186,27 +189,31 @@ def _wins(margins: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _measures(margins: NDArray[np.float64], kind: str, seed: int) -> dict[str, Any]:
     return {
-        "percent": bootstrap(percents(margins, kind), seed=seed)._asdict(),
-        "margin": bootstrap(margins.mean((1, 2)), seed=seed)._asdict(),
-        "alpha": cronbach_alpha(margins.mean(2)),  # orders averaged first: position bias would pass for agreement
-        "order_gap": float((margins[:, :, 0] - margins[:, :, 1]).mean() / 2),
+        "percent": estimate(percents(margins, kind), seed),
+        "margin": estimate(margins.mean((2, 3)).T, seed),
+        # Orders averaged first: position bias would pass for agreement.
+        "alpha": cronbach_alpha(margins.mean(0).mean(2)),
+        "order_gap": float((margins[..., 0] - margins[..., 1]).mean() / 2),
     }
 
 
 def _difference(a: NDArray[np.float64], b: NDArray[np.float64], kind: str, seed: int) -> dict[str, Any]:
+    """Item by item; of two arms with adapters also seed by seed, while a control stands against every seed."""
     return {
-        "percent": paired_difference(percents(a, kind), percents(b, kind), seed=seed)._asdict(),
-        "margin": paired_difference(a.mean((1, 2)), b.mean((1, 2)), seed=seed)._asdict(),
+        "percent": estimate(percents(a, kind) - percents(b, kind), seed),
+        "margin": estimate((a.mean((2, 3)) - b.mean((2, 3))).T, seed),
     }
 
 
 def _margins(rows: Sequence[Row], ids: Sequence[str], arm: Arm, kind: str) -> NDArray[np.float64]:
-    """[items, paraphrases, orders] of one arm."""
-    found = np.full((len(ids), PARAPHRASES, ORDERS), np.nan)
+    """[seeds, items, paraphrases, orders] of one arm."""
+    seeds = by_seed(rows, arm, "inventory")
+    found = np.full((len(seeds), len(ids), PARAPHRASES, ORDERS), np.nan)
     place = {id_: at for at, id_ in enumerate(ids)}
-    for row in rows:
-        if row["kind"] == "inventory" and row["arm"] == arm.name and row["item"] in place:
-            found[place[row["item"]], row["paraphrase"], row["order"]] = row[kind]
+    for at, own in enumerate(seeds):
+        for row in own:
+            if row["item"] in place:
+                found[at, place[row["item"]], row["paraphrase"], row["order"]] = row[kind]
     return found
 
 

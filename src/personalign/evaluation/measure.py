@@ -1,7 +1,8 @@
 """The measurement of a persona: every arm on the inventory, the held-out pairs and a few situations."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from personalign.conversation import Message, prompt_ids
 from personalign.datasets import Pair, Situation
+from personalign.errors import UserError
 from personalign.evaluation.arms import ARMS, Arm, activated, addressed, with_controls
 from personalign.evaluation.inventory import Item, inventory_summary, item_unit, load_items
 from personalign.evaluation.notes import notes
 from personalign.evaluation.preference import pair_unit, preference_summary
 from personalign.evaluation.results import lines, plain, resume
 from personalign.evaluation.score import Row, Unit, digest, score
+from personalign.evaluation.seeds import seeded
 from personalign.files import write_whole
 from personalign.personas import Persona
 from personalign.progress import bar
@@ -42,6 +45,7 @@ def measure(
     share: float = 1.0,
     situations: Sequence[Situation] = (),
     training: dict[str, Any] | None = None,
+    seeds: Mapping[str, str | Path] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -52,26 +56,33 @@ def measure(
     inventory (default: the persona's), `share` the part of its items that is asked. `situations` are answered greedily
     by every arm, to be read. `training` is kept in the summary as it is.
 
+    `seeds` are adapters of one persona that differ in the seed of their training, its name -> the adapter's folder. Every
+    arm with an adapter is then measured with each of them: an item counts with its mean over the seeds, and every
+    interval is for other seeds, too (`estimate` in seeds.py). Questions are answered with the first seed's. One seed gives
+    the numbers of that adapter loaded on `model`.
+
     In `folder`, results.jsonl gets one line for each presentation of an item, each pair and each answer of each arm, as
     soon as it is there. A later call finds by content what is done (same base, adapter, precision, tokens), so a killed
     one continues; a half line is ignored. summary.json comes last.
 
-    Raises UserError for an arm with an adapter on a model without one, and for a folder that cannot be written.
+    Raises UserError for an arm with an adapter on a model without one, for a seed whose folder holds no adapter of this
+    base or the adapter of another seed, and for a folder that cannot be written.
     """
     arms = with_controls(arms)
     language = language or persona.language
     poles = (persona.type or "") if poles is None else poles
     items = load_items(language, share)
     model.eval()
-    identity = {}
-    for arm in arms:
-        with activated(model, arm):
-            identity[arm.name] = _identity(model, base, arm)
-    plans = [
-        _plan(tokenizer, arm, identity[arm.name], persona.system_prompt, items, language, pairs, situations)
-        for arm in arms
-    ]
-    rows = _carry_out(model, tokenizer, plans, Path(folder) / "results.jsonl", progress)
+    with seeded(model, base["fingerprint"], seeds or {}) as (model, names):
+        plans = []
+        for arm in arms:
+            for at, trained in enumerate(list(names) if arm.adapter and names else [""]):
+                with _as_planned(model, arm, names.get(trained)):
+                    identity = _identity(model, base, arm, trained)
+                asked = situations if at == 0 else ()
+                plans.append(_plan(tokenizer, arm, identity, persona.system_prompt, items, language, pairs, asked))
+        adapters = _adapters(plans)
+        rows = _carry_out(model, tokenizer, plans, names, Path(folder) / "results.jsonl", progress)
     answers = {(row["situation"], row["arm"]): row["answer"] for row in rows if row["kind"] == "answer"}
     summary = plain(
         {
@@ -79,7 +90,8 @@ def measure(
             "model": base,
             "seed": seed,
             "versions": _versions(),
-            "arms": [asdict(arm) | {"adapter": identity[arm.name]["adapter"]} for arm in arms],
+            "arms": [asdict(arm) | {"adapter": adapters[arm.name]} for arm in arms],
+            **({"seeds": list(seeds)} if seeds else {}),
             "inventory": inventory_summary(rows, items, arms, poles, seed),
             "preference": preference_summary(rows, pairs, arms, seed),
             "answers": [
@@ -87,7 +99,7 @@ def measure(
                 for each in situations
             ],
             "training": training,
-            "notes": notes(language, len(items), len(pairs), bool(poles)),
+            "notes": notes(language, len(items), len(pairs), bool(poles), list(seeds or {})),
         }
     )
     write_whole(
@@ -97,9 +109,11 @@ def measure(
 
 
 class Plan(NamedTuple):
-    """What one arm has to do, by key: units to score, and questions (a situation's id, the conversation) to answer."""
+    """What one arm, with one seed's adapter, has to do, by key: units to score, and questions (a situation's id, the
+    conversation) to answer. Its numbers depend on `identity` and the tokens."""
 
     arm: Arm
+    identity: dict[str, Any]
     units: dict[str, Unit]
     questions: dict[str, tuple[str, list[Message]]]
 
@@ -121,13 +135,21 @@ def _plan(
         messages = addressed([Message(role="user", content=situation.text)], arm, system_prompt)
         key = digest([identity, ANSWER_TOKENS, situation.id, prompt_ids(tokenizer, messages)])
         questions[key] = (situation.id, messages)
-    return Plan(arm, {digest([identity, unit.prompts]): unit for unit in units}, questions)
+    return Plan(arm, identity, {digest([identity, unit.prompts]): unit for unit in units}, questions)
 
 
 def _carry_out(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", plans: Sequence[Plan], path: Path, progress: bool
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    plans: Sequence[Plan],
+    names: Mapping[str, str],
+    path: Path,
+    progress: bool,
 ) -> list[Row]:
-    """Do what the file at `path` does not hold yet, adding to it; all rows, in the order of the plans."""
+    """Do what the file at `path` does not hold yet, adding to it; all rows, in the order of the plans.
+
+    `names` are PEFT's, of the seeds' adapters.
+    """
     sizes = {key: unit.size for plan in plans for key, unit in plan.units.items()}
     sizes |= {key: 1 for plan in plans for key in plan.questions}
     work = {key: len(unit.tree) for plan in plans for key, unit in plan.units.items()}  # in tokens, for the bar
@@ -137,14 +159,15 @@ def _carry_out(
     total = sum(work.values())
     shown = bar(total=total, initial=already, unit="tok", unit_scale=True, disable=not progress)
     with path.open("a", encoding="utf-8") as file, shown:
-        for arm, units, questions in plans:
-            shown.set_description(f"measuring {arm.name}")
+        for arm, identity, units, questions in plans:
+            own = {"seed": identity["seed"]} if "seed" in identity else {}
+            shown.set_description(" ".join(["measuring", arm.name, *own.values()]))
             todo = {key: unit for key, unit in units.items() if key not in done}
             asked = {key: question for key, question in questions.items() if key not in done}
-            with activated(model, arm):
+            with _as_planned(model, arm, names.get(own.get("seed", ""))):
                 scored = zip(todo, score(model, list(todo.values())), strict=True)
                 for key, rows in chain(scored, _answers(model, tokenizer, arm, asked)):
-                    done[key] = [{"key": key} | row for row in rows]
+                    done[key] = [{"key": key} | own | row for row in rows]
                     file.write(lines(done[key]))
                     file.flush()
                     shown.update(work[key])
@@ -165,14 +188,42 @@ def _answers(
         yield key, [{"kind": "answer", "arm": arm.name, "situation": situation, "answer": answer}]
 
 
-def _identity(model: Any, base: dict[str, str], arm: Arm) -> dict[str, Any]:
-    """What an arm's numbers depend on, the tokens apart."""
+def _as_planned(model: Any, arm: Arm, name: str | None) -> AbstractContextManager[Any]:
+    """The model as an arm has it, inside the block, with the adapter that PEFT calls `name` (None: the one it has)."""
+    from personalign.models import use_adapter
+
+    if name is not None:
+        use_adapter(model, name)
+    return activated(model, arm)
+
+
+def _identity(model: Any, base: dict[str, str], arm: Arm, seed: str) -> dict[str, Any]:
+    """What an arm's numbers depend on, the tokens apart; `seed` is "" where there are none."""
     return {
         "arm": arm.name,
         "base": base["fingerprint"],
         "precision": str(next(model.parameters()).dtype),
         "adapter": _adapter_fingerprint(model) if arm.adapter else None,
+        **({"seed": seed} if seed else {}),
     }
+
+
+def _adapters(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Fingerprint of each arm's adapter, by seed where there are seeds. Raises UserError for two seeds with the same one."""
+    found: dict[str, Any] = {}
+    for arm, identity, *_ in plans:
+        seed, adapter = identity.get("seed"), identity["adapter"]
+        if seed is None:
+            found[arm.name] = adapter
+            continue
+        own = found.setdefault(arm.name, {})
+        if adapter in own.values():
+            first = next(name for name, other in own.items() if other == adapter)
+            raise UserError(
+                f"seeds {first} and {seed} hold the same adapter; give the adapter of each training seed once."
+            )
+        own[seed] = adapter
+    return found
 
 
 def _adapter_fingerprint(model: Any) -> str:

@@ -1,5 +1,7 @@
 """Plain sentences that go with a summary: what was reduced, and what the figures do not say."""
 
+from collections.abc import Sequence
+
 from personalign.evaluation.inventory import load_items
 
 _NOTES = {
@@ -12,6 +14,9 @@ _NOTES = {
         "options, open answers on how it talks.",
         "interval": "Intervals say how much a result hangs on which items and pairs were asked, not on the training's "
         "seed.",
+        "seeds": "The adapters of {seeds} training seeds ({names}) were measured. Intervals say how much a result hangs on "
+        "which items and pairs were asked and on the training's seed; SD is the standard deviation between the seeds. With "
+        "few seeds such an interval is wide. Answers shown are those of seed {first}.",
         "type": "P(type) is how sure these items make us of the direction on each axis: a small lean that all items "
         "share gives a value near 1. The margins say how large the lean is.",
         "alpha": "Cronbach's alpha needs respondents, and one model is one respondent. Here it says how well the three "
@@ -31,6 +36,9 @@ _NOTES = {
         "texts": "세 가지 묻는 방식은 서로 어긋날 수 있습니다. 글자와 보기로 준 글은 보기 목록을 다루는 방식에, "
         "열린 대답은 말하는 방식에 좌우됩니다.",
         "interval": "구간은 어떤 문항과 쌍을 물었느냐에 따른 흔들림이며, 학습의 시드에 따른 흔들림은 담지 않습니다.",
+        "seeds": "학습 시드 {seeds}개({names})의 어댑터를 쟀습니다. 구간은 어떤 문항과 쌍을 물었느냐와 학습의 시드에 따른 "
+        "흔들림을 함께 담으며, SD는 시드 사이의 표준편차입니다. 시드가 적으면 구간은 넓어집니다. "
+        "보여 주는 답은 시드 {first}의 것입니다.",
         "type": "P(유형)은 이 문항들로 볼 때 각 축의 방향이 얼마나 확실한지를 뜻합니다. 아주 작은 치우침도 "
         "모든 문항에서 같은 쪽이면 1에 가까워지므로, 치우침의 크기는 마진으로 보세요.",
         "alpha": "크론바흐 알파에는 응답자가 여럿 필요한데 모델은 하나입니다. 여기서는 질문의 세 가지 표현이 문항별 치우침에 "
@@ -44,10 +52,12 @@ _NOTES = {
 }
 
 
-def notes(language: str, asked: int, pairs: int, has_poles: bool) -> list[str]:
-    """The notes that apply, in the language of the measurement."""
+def notes(language: str, asked: int, pairs: int, has_poles: bool, seeds: Sequence[str] = ()) -> list[str]:
+    """The notes that apply, in the language of the measurement; `seeds` are those of training, where they are several."""
     total = len(load_items(language))
     names = ["share"] if asked < total else []
-    names += ["inventory", "texts", "interval", "type", "alpha", "pairs" if pairs else "no_pairs"]
-    names += [] if has_poles else ["no_poles"]
-    return [_NOTES[language][name].format(asked=asked, all=total, share=asked / total, pairs=pairs) for name in names]
+    names += ["inventory", "texts", "seeds" if len(seeds) > 1 else "interval", "type", "alpha"]
+    names += ["pairs" if pairs else "no_pairs", *([] if has_poles else ["no_poles"])]
+    facts = {"asked": asked, "all": total, "share": asked / total, "pairs": pairs, "seeds": len(seeds)}
+    trained = {"names": ", ".join(seeds), "first": next(iter(seeds), "")}
+    return [_NOTES[language][name].format(**facts, **trained) for name in names]

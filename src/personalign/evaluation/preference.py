@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from personalign.conversation import answer_ids, prompt_ids
 from personalign.datasets import Pair
 from personalign.datasets.everyday import FILE
 from personalign.datasets.records import opening
 from personalign.evaluation.arms import Arm, activated, addressed, comparisons, reference, with_controls
 from personalign.evaluation.score import Answer, Row, Unit, digest, score
+from personalign.evaluation.seeds import by_seed, estimate
 from personalign.personas import AXES
-from personalign.statistics import paired_difference, wilson
+from personalign.statistics import wilson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,20 +81,24 @@ def preference_summary(
     log-probabilities less those of the control under the same prompt. Only arms with the adapter have it; a control's
     would be zero by definition. "axes" splits pairs of the bundled data. Differences are in accuracy (0.1 is ten
     points), paired by pair and bootstrapped by situation: pairs that open with the same words are drawn together.
+
+    Where the rows are of several training seeds, a rate is the mean over them, its interval the wider, on either side,
+    of Wilson's and of the bootstrap over situations and seeds (which alone would have no width at 0 and 1), and "spread"
+    is the standard deviation between seeds.
     """
     ids = [pair_id(pair) for pair in pairs]
     if not ids:
         return {"pairs": 0, "arms": {}, "differences": {}}
     clusters = [opening(pair) for pair in pairs]
     axes = [pair_axis(pair) for pair in pairs]
-    scored = {(row["arm"], row["pair"]): row for row in rows if row["kind"] == "preference"}
-    margins = {arm.name: _margins([scored[arm.name, id_] for id_ in ids]) for arm in arms}
+    margins = {arm.name: _margins(by_seed(rows, arm, "preference"), ids) for arm in arms}
 
     def accuracies(arm: Arm, chosen: Sequence[int]) -> dict[str, Any]:
         own, control = margins[arm.name], margins[reference(arm).name]
-        found: dict[str, Any] = {kind: _rate([own[kind][at] > 0 for at in chosen]) for kind in KINDS}
-        reward = [own["summed"][at] > control["summed"][at] for at in chosen]
-        return found | {"reward": _rate(reward) if arm.adapter else None}
+        sources = [clusters[at] for at in chosen]
+        found: dict[str, Any] = {kind: _rate(own[kind][chosen] > 0, sources, seed) for kind in KINDS}
+        reward = own["summed"][chosen] > control["summed"][chosen]
+        return found | {"reward": _rate(reward, sources, seed) if arm.adapter else None}
 
     return {
         "pairs": len(pairs),
@@ -107,12 +115,7 @@ def preference_summary(
         },
         "differences": {
             name: {
-                kind: paired_difference(
-                    [margin > 0 for margin in margins[arm.name][kind]],
-                    [margin > 0 for margin in margins[other.name][kind]],
-                    clusters=clusters,
-                    seed=seed,
-                )._asdict()
+                kind: estimate(_hits(margins[arm.name][kind]) - _hits(margins[other.name][kind]), seed, clusters)
                 for kind in KINDS
             }
             for name, (arm, other) in comparisons(arms).items()
@@ -126,14 +129,36 @@ def pair_axis(pair: Pair) -> str | None:
     return next((axis for axis in AXES if pole in tuple(axis)), None) if file == FILE else None
 
 
-def _margins(rows: Sequence[Row]) -> dict[str, list[float]]:
-    return {
-        "summed": [row["chosen"] - row["rejected"] for row in rows],
-        "per_token": [row["chosen"] / row["chosen_tokens"] - row["rejected"] / row["rejected_tokens"] for row in rows],
-    }
+def _margins(seeds: Sequence[Sequence[Row]], ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """[pairs, seeds] of one arm."""
+    found = []
+    for rows in seeds:
+        scored = {row["pair"]: row for row in rows}
+        own = [scored[id_] for id_ in ids]
+        found.append(
+            {
+                "summed": [row["chosen"] - row["rejected"] for row in own],
+                "per_token": [
+                    row["chosen"] / row["chosen_tokens"] - row["rejected"] / row["rejected_tokens"] for row in own
+                ],
+            }
+        )
+    return {kind: np.array([each[kind] for each in found]).T for kind in KINDS}
 
 
-def _rate(hits: Sequence[bool]) -> dict[str, Any]:
-    k, n = sum(hits), len(hits)
-    interval = wilson(k, n)
-    return {"k": k, "n": n, "rate": interval.value, "low": interval.low, "high": interval.high}
+def _hits(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (margins > 0).astype(float)
+
+
+def _rate(hits: NDArray[np.bool_], clusters: Sequence[str], seed: int) -> dict[str, Any]:
+    """Share of `hits` [pairs, seeds]."""
+    n, seeds = hits.shape
+    k = int(hits.sum()) if seeds == 1 else float(hits.sum()) / seeds
+    share = wilson(k, n)
+    found = {"k": k, "n": n, "rate": share.value, "low": share.low, "high": share.high}
+    if seeds > 1:
+        crossed = estimate(hits.astype(float), seed, clusters)
+        found["low"] = max(0.0, float(np.fmin(share.low, crossed["low"])))  # fmin: one situation has no limits
+        found["high"] = min(1.0, float(np.fmax(share.high, crossed["high"])))
+        found["spread"] = crossed["spread"]
+    return found

@@ -1,20 +1,17 @@
 """The report of a run: summary.json as one self-contained page, as Markdown, and as the JSON behind both."""
 
 import json
-import re
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from personalign.errors import UserError
 from personalign.evaluation.findings import findings, headline, tiles
+from personalign.evaluation.pages import WIDE, bullets, fenced, known_language, page, plain_line, write_texts
 from personalign.evaluation.tables import all_tables, markdown, short_tables, table
 from personalign.evaluation.views import Summary, arm_label, arms, axes, axis_name, labels, number, treated, without_nan
 
 __all__ = ["report_html", "report_markdown", "table", "write_report"]
-
-WIDE, NARROW = 760, 328
-"""Widths of the figures in CSS pixels: on a desk and on paper, and on a telephone."""
 
 
 def write_report(summary: Summary, folder: str | Path, language: str = "en") -> list[Path]:
@@ -25,45 +22,23 @@ def write_report(summary: Summary, folder: str | Path, language: str = "en") -> 
     """
     from personalign.evaluation.figures import FIGURES, figures_of
 
-    if language not in ("en", "ko"):
-        raise UserError(f"A report can be written in en or ko, not in {language!r}.")
-    summary, folder = without_nan(summary), Path(folder)
-    names = figures_of(summary)
-    wide = {name: FIGURES[name](summary, language, WIDE) for name in names}
-    narrow = {name: FIGURES[name](summary, language, NARROW) for name in names}
+    known_language(language)
+    summary = without_nan(summary)
     texts = {
         "report.json": json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "report.md": report_markdown(summary, language),
-        "report.html": report_html(summary, wide, narrow, language),
-        **{f"figures/{name}.svg": figure for name, figure in wide.items()},
+        "report.html": report_html(summary, language),
+        **{f"figures/{name}.svg": FIGURES[name](summary, language, WIDE) for name in figures_of(summary)},
     }
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"Cannot write the report into {folder}: {error.strerror}. Choose another folder.") from error
-    return [folder / name for name in texts]
+    return write_texts(Path(folder), texts)
 
 
-def report_html(summary: Summary, wide: dict[str, str], narrow: dict[str, str], language: str = "en") -> str:
-    """The page, with figures (name -> SVG) for wide and for narrow screens. It loads nothing and runs nothing."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+def report_html(summary: Summary, language: str = "en") -> str:
+    """The page, with figures for wide and for narrow screens."""
+    from personalign.evaluation.figures import FIGURES, figures_of
 
-    from personalign.evaluation.drawing import palette_css
-
-    page = Environment(
-        loader=PackageLoader("personalign.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    figures = [{"name": name, "wide": Markup(wide[name]), "narrow": Markup(narrow[name])} for name in wide]
-    return page.get_template("report.html.jinja").render(
-        **_contents(summary, language), figures=figures, palette=Markup(palette_css(":root")), language=language
-    )
+    figures = {name: partial(FIGURES[name], summary, language) for name in figures_of(summary)}
+    return page("report.html.jinja", _contents(summary, language), figures, language)
 
 
 def report_markdown(summary: Summary, language: str = "en") -> str:
@@ -77,19 +52,19 @@ def report_markdown(summary: Summary, language: str = "en") -> str:
         title = words[f"{name}_title"]
         shown[name] = [f"## {title}", f"![{title}](figures/{name}.svg)", said["captions"][name]]
     training = shown.pop("training", [])
-    parts = [f"# {_plain(said['title'])}", _plain(said["subtitle"]), f"**{said['headline']}**"]
-    parts += [_bullets(said["findings"]), *chain.from_iterable(shown.values())]
+    parts = [f"# {plain_line(said['title'])}", plain_line(said["subtitle"]), f"**{said['headline']}**"]
+    parts += [bullets(said["findings"]), *chain.from_iterable(shown.values())]
     parts += [markdown(each) for each in said["short"]]
     if said["answers"]:
         parts += [f"## {words['answers_title']}", words["answers_caption"]]
     for answer in said["answers"]:
-        parts += [f"### {_plain(answer['prompt'])}"]
+        parts += [f"### {plain_line(answer['prompt'])}"]
         for arm, text in answer["answers"].items():
-            parts += [f"{arm_label(arm, language)}:", _fenced(text) if text.strip() else words["empty_answer"]]
-    parts += [*training, f"## {words['methods_title']}", _bullets(said["methods"])]
+            parts += [f"{arm_label(arm, language)}:", fenced(text) if text.strip() else words["empty_answer"]]
+    parts += [*training, f"## {words['methods_title']}", bullets(said["methods"])]
     if said["notes"]:
-        parts += [f"{words['notes']}:", _bullets([_plain(note) for note in said["notes"]])]
-    parts += [_bullets([_plain(fact) for fact in said["provenance"]])]
+        parts += [f"{words['notes']}:", bullets([plain_line(note) for note in said["notes"]])]
+    parts += [bullets([plain_line(fact) for fact in said["provenance"]])]
     parts += [f"## {words['numbers_title']}", *(markdown(each) for each in said["tables"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -99,6 +74,7 @@ def _contents(summary: Summary, language: str) -> dict[str, Any]:
     words, arm = labels(language), treated(summary)
     training, preference = summary.get("training") or {}, summary.get("preference") or {}
     facts = {"pairs": preference.get("pairs"), "name": summary["persona"]["name"], "model": summary["model"]["name"]}
+    seeds = summary.get("seeds") or []
     captions = {name: words[f"{name}_caption"] for name in ("axes", "differences", "preference", "types", "training")}
     captions["preference"] = captions["preference"].format(n=facts["pairs"])
     if training.get("method"):
@@ -109,7 +85,8 @@ def _contents(summary: Summary, language: str) -> dict[str, Any]:
     return {
         "words": words,
         "title": words["title"].format(**facts),
-        "subtitle": words["subtitle"].format(**facts, seed=summary["seed"]),
+        "subtitle": words["subtitle"].format(**facts, seed=summary["seed"])
+        + (words["subtitle_seeds"].format(n=len(seeds)) if len(seeds) > 1 else ""),
         "headline": headline(summary, language),
         "findings": findings(summary, language),
         "tiles": tiles(summary, language),
@@ -137,25 +114,12 @@ def _methods(summary: Summary, language: str) -> list[str]:
         said += [words[f"method_{name}"] for name in ("open", "texts", "letters", "alpha", "order", "types")]
     if (summary.get("preference") or {}).get("arms"):
         said.append(words["method_preference"])
-    return [*said, words["method_intervals"]]
+    said.append(words["method_intervals"])
+    seeds = summary.get("seeds") or []
+    return [*said, words["method_seeds"].format(n=len(seeds), names=", ".join(seeds))] if len(seeds) > 1 else said
 
 
 def _provenance(summary: Summary, language: str) -> list[str]:
     words = labels(language)
     versions = ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items())
     return [f"{words['versions']}: {versions}", f"{words['fingerprint']}: {summary['model'].get('fingerprint') or '–'}"]
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text of others in one line of Markdown, its markup made harmless."""
-    return re.sub(r"([\\`*_\[\]<>#|~$])", r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
-
-
-def _fenced(text: str) -> str:
-    """Text of others as a block of code whose fence is longer than any in it: nothing in it is markup."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text.strip()}\n{fence}"

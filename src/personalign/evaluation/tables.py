@@ -15,6 +15,7 @@ from personalign.evaluation.views import (
     axis_name,
     ends,
     excludes_zero,
+    hundredfold,
     interval,
     labels,
     number,
@@ -49,7 +50,7 @@ def short_tables(summary: Summary, language: str = "en") -> list[Table]:
         shares = [ahead(axis, target, numbers["arms"][name][MAIN]["percent"], 100) for name in names]
         percents.append([row, *(interval(share) for share in shares)])
         found = [numbers["differences"].get(f"{name} - base") for name in names if name != "base"]
-        margins.append([row, *(_starred(ahead(axis, target, each[MAIN]["margin"])) if each else "–" for each in found)])
+        margins.append([row, *(starred(ahead(axis, target, each[MAIN]["margin"])) if each else "–" for each in found)])
     others = [arm_label(name, language) for name in names if name != "base"]
     tables = [Table(words["percent_table"], [words["axis"], *heads], percents)]
     tables.append(Table(words["margin_table"], [words["axis"], *others], margins))
@@ -79,7 +80,7 @@ def all_tables(summary: Summary, language: str = "en") -> list[Table]:
                 inventory.append([row, arm_label(name, language), words[scoring], *shown])
         for comparison, both in numbers["differences"].items():
             for scoring in KINDS:
-                shown = [interval(both[scoring]["percent"], 1, sign=True), _starred(both[scoring]["margin"], 3)]
+                shown = [interval(both[scoring]["percent"], 1, sign=True), starred(both[scoring]["margin"], 3)]
                 differences.append([row, _comparison(comparison, language), words[scoring], *shown])
     columns = [words["scoring"], words["percent"], words["margin_column"]]
     tables = [
@@ -92,7 +93,7 @@ def all_tables(summary: Summary, language: str = "en") -> list[Table]:
     ]
     preference = summary.get("preference") or {"differences": {}, "arms": {}}
     rows = [
-        [_comparison(comparison, language), *(_starred(_points(both[kind]), 1) for kind in ("summed", "per_token"))]
+        [_comparison(comparison, language), *(starred(hundredfold(both[kind]), 1) for kind in ("summed", "per_token"))]
         for comparison, both in preference["differences"].items()
     ]
     tables.append(
@@ -144,12 +145,9 @@ def _comparison(name: str, language: str) -> str:
     return " − ".join(arm_label(arm, language) for arm in name.split(" - "))
 
 
-def _starred(estimate: Estimate, digits: int = 2) -> str:
+def starred(estimate: Estimate, digits: int = 2) -> str:
+    """An estimate with its sign, starred where the interval excludes zero."""
     return interval(estimate, digits, sign=True) + (" *" if excludes_zero(estimate) else "")
-
-
-def _points(estimate: Estimate) -> Estimate:
-    return {key: None if value is None else 100 * value for key, value in estimate.items()}
 
 
 def _share(share: Estimate | None) -> str:

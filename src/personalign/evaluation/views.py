@@ -9,7 +9,8 @@ import yaml
 
 Summary = dict[str, Any]
 Estimate = dict[str, Any]
-"""{"value", "low", "high"}: numbers, or None where there were too few items for one."""
+"""{"value", "low", "high"}: numbers, or None where there were too few items for one. Where an arm was trained with
+several seeds also "spread", the standard deviation between them."""
 
 
 @cache
@@ -52,7 +53,7 @@ def ahead(axis: str, target: str | None, estimate: Estimate, whole: float = 0.0)
     if ends(axis, target)[1] == axis[0]:
         return estimate
     turned = {key: None if number is None else whole - number for key, number in estimate.items()}
-    return {"value": turned["value"], "low": turned["high"], "high": turned["low"]}
+    return estimate | {"value": turned["value"], "low": turned["high"], "high": turned["low"]}
 
 
 def excludes_zero(estimate: Estimate) -> bool:
@@ -76,16 +77,23 @@ def number(value: float | None, digits: int = 0, sign: bool = False) -> str:
 
 
 def interval(estimate: Estimate, digits: int = 0, sign: bool = False, unit: str = "") -> str:
-    """Text such as 62 [51, 73], or the value alone where there is no interval."""
-    low, high = estimate["low"], estimate["high"]
+    """Text such as 62 [51, 73], or the value alone where there is no interval; with several seeds 62 [51, 73] SD 4."""
+    low, high, spread = estimate["low"], estimate["high"], estimate.get("spread")
     around = "" if low is None or high is None else f" [{number(low, digits, sign)}, {number(high, digits, sign)}]"
-    return number(estimate["value"], digits, sign) + unit + around
+    between = "" if spread is None else f" SD\u00a0{number(spread, digits)}"  # kept together
+    return number(estimate["value"], digits, sign) + unit + around + between
 
 
 def percent(share: Estimate) -> Estimate:
     """A share as {"rate", "low", "high"} in the form of an estimate in percent."""
     parts = {"value": share["rate"], "low": share["low"], "high": share["high"]}
-    return {key: None if part is None else 100 * part for key, part in parts.items()}
+    parts |= {"spread": share["spread"]} if "spread" in share else {}
+    return hundredfold(parts)
+
+
+def hundredfold(estimate: Estimate) -> Estimate:
+    """A share, or a difference of shares, in percent or points."""
+    return {key: None if value is None else 100 * value for key, value in estimate.items()}
 
 
 def without_nan(value: Any) -> Any:

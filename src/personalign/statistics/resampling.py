@@ -77,7 +77,7 @@ def crossed_bootstrap(
     """Mean of `values` [n, m], items by training seeds, with an interval for other items and other seeds alike.
 
     The pigeonhole bootstrap (Owen 2007) draws rows and columns independently; what is left between them makes it wide
-    rather than narrow. Few levels make it too narrow, as they do `bootstrap` (two or three seeds: 60 to 80 % instead of
+    rather than narrow. Few levels make it too narrow, as they do `bootstrap` (two or three seeds: 50 to 82 % instead of
     95), and a far tail does not help, for a mean of three drawn seeds never lies outside of the three. So the tail is the
     one of the factor with more levels, and the other factor's part of each draw is stretched by the ratio of both
     expansions sqrt(k/(k-1)) t(k-1): about the interval whose squared half-width sums t^2 s^2 of each factor, which for

@@ -75,6 +75,7 @@ class Learner:
         self.metrics = folder / "metrics.jsonl"
         self._best: dict[str, torch.Tensor] = {}
         self._losses: list[float] = []  # of the held-out passes
+        self._stop: str | None = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -84,7 +85,7 @@ class Learner:
     @property
     def active(self) -> bool:
         """Whether there is a step left to do."""
-        return self.step < self.steps and not self._stopped()
+        return self.step < self.steps and self._stopped() is None
 
     def batch(self) -> list[Tree]:
         """Examples of the step to come: a pure function of seed and step, so that data order needs no state."""
@@ -141,9 +142,16 @@ class Learner:
             self._best = {name: p.detach().clone().cpu() for name, p in self.parameters.items()}
         self._losses.append(loss)
 
-    def _stopped(self) -> bool:
+    def stop(self, why: str) -> None:
+        """Let the step in progress be the last."""
+        self._stop = why
+
+    def _stopped(self) -> str | None:
+        """Why the run ends before its last step, if it does."""
         since = len(self._losses) - 1 - self._losses.index(min(self._losses)) if self._losses else 0
-        return self.settings.patience is not None and since >= self.settings.patience
+        if self.settings.patience is not None and since >= self.settings.patience:
+            return f"held-out loss no lower for {self.settings.patience} passes"
+        return self._stop
 
     @property
     def due(self) -> bool:
@@ -223,7 +231,7 @@ class Learner:
             "settings": self.settings.model_dump(mode="json"),
         }  # fmt: skip
         if self.step < self.steps:
-            summary["stopped_early"] = f"held-out loss no lower for {self.settings.patience} passes"
+            summary["stopped_early"] = self._stopped()
         if main:
             self._save(self.folder / "adapter")
             write_whole(self.folder / "training.json", json.dumps(summary, indent=1))

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,14 +13,14 @@ import torch
 
 from personalign.datasets import Conversation, Pair, Ranking
 from personalign.models import adapter_parameters, add_adapter, check_origin, load_adapter, load_head, save_adapter
+from personalign.training.budget import fit_memory
 from personalign.training.examples import content, conversation_trees, pair_trees, ranking_trees
 from personalign.training.folder import finished
 from personalign.training.learner import Learner, Objective
 from personalign.training.loop import train
-from personalign.training.memory import require_memory
 from personalign.training.objectives import dpo_loss, reward_loss, sft_loss
 from personalign.training.reference import reference_sums
-from personalign.training.settings import DpoSettings, RewardSettings, SftSettings, TrainSettings
+from personalign.training.settings import NOT_IN_RESULTS, DpoSettings, RewardSettings, SftSettings, TrainSettings
 from personalign.training.trackers import require_trackers
 from personalign.trees import Row, Tree
 
@@ -90,7 +90,7 @@ def train_dpo(
             mine = [plan for plan in plans if plan.job.settings.start == start]
             every = [tree for plan in mine for part in (plan.trees, plan.held_out) for tree in part]
             adapter = mine[0].adapter if start is not None else None
-            key = base if start is None else f"{base} {_folder_hash(start)}"
+            key = base if start is None else f"{base} {folder_hash(start)}"
             found = reference_sums(model, key, every, mine[0].job.settings.row_tokens, adapter=adapter)
             sums |= {id(tree): values for tree, values in zip(every, found, strict=True)}
         assert len(sums) == sum(map(len, references))
@@ -180,7 +180,7 @@ def _train(
         unseen, cut = trees(settings, job.held_out, "truncate") if job.held_out else ([], {})
         adapter = "default" if len(jobs) == 1 else f"job{number}_{re.sub(r'[^A-Za-z0-9]', '_', job.name)}"
         facts = {"method": method, "name": job.name} | _too_long(counts, cut, settings)
-        plans.append(_Plan(job, adapter, learned, unseen, facts, _digest(method, base, settings, learned, unseen)))
+        plans.append(_Plan(job, adapter, learned, unseen, facts, run_digest(method, base, settings, learned, unseen)))
     todo = [plan for plan in plans if finished(plan.job.folder, plan.digest) is None]
     made: dict[int, dict[str, Any]] = {}
     if todo:
@@ -202,11 +202,10 @@ def _train(
             heads.append((head or new_head(model, settings.seed)) if method == "reward" else None)
         first = todo[0].job.settings
         require_trackers(first.trackers)
-        if not first.ignore_memory:
-            every = [tree for plan in todo for tree in plan.trees]
-            longest = max(map(len, every))
-            tokens = max(longest, min(first.row_tokens, sum(map(len, every))))
-            require_memory(model, tokens, first.gradient_checkpointing)
+        lengths = [len(tree) for plan in todo for tree in plan.trees]
+        fit = fit_memory(model, first, longest=max(lengths), tokens=sum(lengths), adapters=len(todo))
+        for plan in todo:
+            plan.job = replace(plan.job, settings=plan.job.settings.model_copy(update=fit))
         learners = []
         for plan, head, (learn, measure) in zip(todo, heads, objectives(todo, model), strict=True):
             origin = {"base": base, "name": model_name, "template": template, "method": method}
@@ -276,22 +275,18 @@ def _too_long(counts: dict[str, int], cut: dict[str, int], settings: TrainSettin
     return facts
 
 
-# settings that leave the weights alone, so that changing one continues the run
-NOT_IN_RESULTS = {"checkpoint_every", "trackers", "ignore_memory", "max_memory", "seeds"}
-
-
-def _digest(method: str, base: str, settings: TrainSettings, *splits: Sequence[Tree]) -> str:
+def run_digest(method: str, base: str, settings: TrainSettings, *splits: Sequence[Tree]) -> str:
     """Hash of everything that the trained weights depend on: the company that an adapter is trained in is no part of it."""
     digest = hashlib.sha256(f"{method} {base}".encode())
-    kept = settings.model_dump(mode="json", exclude=NOT_IN_RESULTS)
+    kept = settings.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"start"})
     digest.update(json.dumps(kept, sort_keys=True).encode())
     if settings.start is not None:
-        digest.update(_folder_hash(settings.start).encode())
+        digest.update(folder_hash(settings.start).encode())
     for trees in splits:
         digest.update(content(trees))
     return digest.hexdigest()[:16]
 
 
-def _folder_hash(folder: str) -> str:
+def folder_hash(folder: str) -> str:
     path = Path(folder) / "adapter_model.safetensors"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "missing"

@@ -17,6 +17,8 @@ from torch import nn
 from personalign.errors import UserError
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 KNOWN = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP}
 
 
@@ -62,6 +64,12 @@ class Processes:
             for name, value in table.items():
                 into[name] = into.get(name, 0.0) + value
         return total
+
+    def union(self, found: dict[Key, Value]) -> dict[Key, Value]:
+        """What all processes have found, each under keys of its own."""
+        if self.count == 1:
+            return found
+        return {key: value for each in gather_object([found]) for key, value in each.items()}
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# settings that leave the weights alone, so that changing one continues the run
+NOT_IN_RESULTS = {"checkpoint_every", "trackers", "ignore_memory", "max_memory", "seeds", "ignore_gate"}
+
 
 class LoraSettings(BaseModel):
     """The low-rank adapter that is trained (Hu et al. 2021), through PEFT."""
@@ -150,6 +153,11 @@ class PpoSettings(TrainSettings):
         None,
         gt=0,
         description="adapt the coefficient so that the KL of a whole answer stays near this; fixed if not given",
+    )
+    kl_bound: float | None = Field(
+        20.0,
+        gt=0,
+        description="stop where the KL of whole answers to the reference exceeds this: the reward model knows no such answers",
     )
     kl_horizon: float = Field(
         10.0, gt=0, description="iterations in which an adaptive coefficient changes by at most about a fifth"

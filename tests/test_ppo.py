@@ -41,7 +41,7 @@ def settings(**changes: Any) -> PpoSettings:
     """Short answers that differ in length, two steps of each role a pass."""
     usual = {
         "lora": LORA, "steps": 4, "batch": 3, "answers": 3, "minibatch": 2, "max_new_tokens": 6, "warmup": 0,
-        "learning_rate": 1e-3, "value_learning_rate": 1e-3, "checkpoint_every": 1, "ignore_memory": True,
+        "learning_rate": 1e-3, "value_learning_rate": 1e-3, "checkpoint_every": 1, "ignore_memory": True, "kl_bound": None,
     }  # fmt: skip
     return PpoSettings(**(usual | changes))
 
@@ -389,7 +389,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_reward_model_is_climbed(tmp_path: Path) -> None:
     """Four adapters on one base: the score rises, KL is paid, and the policy alone is written, to be loaded as any."""
-    own = settings(steps=20, batch=5, answers=6, learning_rate=1e-2, value_learning_rate=1e-2, kl=0.01, kl_bound=None)
+    own = settings(steps=20, batch=5, answers=6, learning_rate=1e-2, value_learning_rate=1e-2, kl=0.01)
     summary = learn(tmp_path / "run", reward_model(tmp_path / "reward"), own)
     found = lines(tmp_path / "run")
     assert summary["method"] == "ppo" and summary["steps"] == 20 and summary["examples"] == 5

@@ -12,7 +12,7 @@ help:
 	@echo "make demo         train and measure a persona on the embedded model; again: goes on from what is done"
 	@echo "make test         check, then the test suite"
 	@echo "make check        ruff and mypy"
-	@echo "make bench-setup  TRL into $(BENCH), for bench/dpo_vs_trl.py"
+	@echo "make bench-setup  TRL into $(BENCH), for bench/dpo_vs_trl.py and bench/bank_vs_trl.py"
 
 setup: $(READY)
 

@@ -1,4 +1,4 @@
-"""Pieces that the benches share: interleaved runs, medians, the machine's matrix-product rate, a count of FLOPs."""
+"""Pieces that the benches share: what peers start from, interleaved runs, medians, the machine's rate, a count of FLOPs."""
 
 import json
 import os
@@ -11,12 +11,63 @@ from statistics import median
 from typing import Any
 
 Shape = tuple[int, int]  # (out, in) of a weight matrix
+RANK = 16  # of every peer's adapter
+
+
+def model_folder(name: str) -> Path:
+    """A folder as given, or that of an embedded model."""
+    if Path(name).is_dir():
+        return Path(name)
+    from personalign.models.embedded import embedded_folder
+
+    return embedded_folder(name)
+
+
+def start_adapter(model: Path, folder: Path) -> Path:
+    """Write a fresh PEFT adapter for peers to start from: LoRA r16, alpha 32 on all seven projections, B = 0."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    lora = LoraConfig(r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), lora)
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+def write_pairs(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write pairs as the JSONL that peers read."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run_arms(arms: Mapping[str, Sequence[str]], turn: int, threads: int) -> dict[str, dict[str, Any]]:
+    """One round: every arm's command once, each in a process of its own; prints a line and returns the result of each."""
+    results = {}
+    for name in interleaved(arms, turn):
+        got = results[name] = run_json(arms[name], {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"})
+        print(
+            f"  {name:8} {got['seconds']:7.1f} s  {got['pairs_seen'] / got['seconds']:5.2f} pairs/s  "
+            f"{got['peak_mb']:6.0f} MB  loss {got['losses'][0]:.3f} -> {got['losses'][-1]:.3f}"
+            + ("" if got["foreign_cpu"] is None else f"  (others used {got['foreign_cpu']:.2f} of a core)"),
+            flush=True,
+        )
+    return results
+
+
+def require_same_ids(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise SystemExit if the arms did not train on the same token ids."""
+    if len({result["ids_hash"] for result in results.values()}) > 1:
+        raise SystemExit("The peers trained on different token ids: nothing to compare.")
 
 
 def run_json(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run a command in its own process and return the JSON object on the last line of its standard output.
 
-    Adds `foreign_cpu`: processor-seconds that *other* processes used meanwhile, per wall second (None off Linux).
+    Adds `wall_seconds`, and `foreign_cpu`: processor-seconds that *other* processes used meanwhile, per wall second
+    (None off Linux).
     Raises RuntimeError with the end of its standard error if it fails.
     """
     busy, own, start = _busy_seconds(), _children_seconds(), time.perf_counter()
@@ -27,7 +78,7 @@ def run_json(command: Sequence[str], environment: Mapping[str, str] | None = Non
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     after = _busy_seconds()
     foreign = None if busy is None or after is None else after - busy - (_children_seconds() - own)
-    return result | {"foreign_cpu": None if foreign is None else max(0.0, foreign) / wall}
+    return result | {"wall_seconds": wall, "foreign_cpu": None if foreign is None else max(0.0, foreign) / wall}
 
 
 def _busy_seconds() -> float | None:

@@ -8,7 +8,7 @@ The data are the I/E pairs of PKU-YuanGroup/Machine-Mindset. Two shapes: "lapd" 
 60) and "long" (400/60). A round trains four epochs on a batch of its own, once with every arm in a process of its own;
 the arms take turns in a rotating order, and a ratio is the median over rounds of that round's ratio. Seconds leave out
 start-up and count the reference pass; memory is the process's largest resident size. A parity check first compares
-the first ten losses in fp32 from one random adapter. Run it on an idle machine: what other processes used meanwhile
+the first ten losses in fp32 from one fresh adapter. Run it on an idle machine: what other processes used meanwhile
 stands beside each round. The last line printed is JSON: name, ratio, memory_ratio, aim, met, rows.
 """
 
@@ -21,11 +21,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import dpo_flops, interleaved, layer_shapes, matrix_rate, middle, report, run_json
+from common import (
+    RANK,
+    dpo_flops,
+    layer_shapes,
+    matrix_rate,
+    middle,
+    model_folder,
+    report,
+    require_same_ids,
+    run_arms,
+    start_adapter,
+    write_pairs,
+)
 from preference_shapes import shaped_pairs
 
 HERE = Path(__file__).parent
-RANK, EPOCHS = 16, 4
+EPOCHS = 4
 SHAPES = {"lapd": (100, 60), "long": (400, 60)}  # mean tokens of prompt and answer
 BATCH = {"lapd": 4, "long": 2}  # pairs a step: about 900 packed tokens in both
 PARITY_SHAPE = (60, 30)
@@ -50,38 +62,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def model_folder(name: str) -> Path:
-    """A folder as given, or that of an embedded model."""
-    if Path(name).is_dir():
-        return Path(name)
-    from personalign.models.embedded import embedded_folder
-
-    return embedded_folder(name)
-
-
-def start_adapter(model: Path, folder: Path, spread: float) -> Path:
-    """Write a PEFT folder to start from: LoRA r16, alpha 32 on all seven projections; B ~ N(0, spread), 0 as usual."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    lora = LoraConfig(r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), lora)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=spread) if spread else weight.data.zero_()
-    adapted.save_pretrained(str(folder))
-    return folder
-
-
-def write_pairs(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write pairs as the JSONL that peers read."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def commands(
     args: argparse.Namespace, model: Path, pairs: Path, adapter: Path, batch: int, *more: str
 ) -> dict[str, list[str]]:
@@ -92,32 +72,18 @@ def commands(
     return {"ours": [sys.executable, args.ours, *common], "defaults": [*trl, "defaults"], "best": [*trl, "best"]}
 
 
-def run_arms(arms: dict[str, list[str]], turn: int, threads: int) -> dict[str, dict[str, Any]]:
-    """One round: every arm once. Raises SystemExit if they did not train on the same token ids."""
-    environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    results = {}
-    for name in interleaved(arms, turn):
-        results[name] = run_json(arms[name], environment)
-        got = results[name]
-        print(
-            f"  {name:8} {got['seconds']:7.1f} s  {got['pairs_seen'] / got['seconds']:5.2f} pairs/s  "
-            f"{got['peak_mb']:6.0f} MB  loss {got['losses'][0]:.3f} -> {got['losses'][-1]:.3f}"
-            + ("" if got["foreign_cpu"] is None else f"  (others used {got['foreign_cpu']:.2f} of a core)"),
-            flush=True,
-        )
-    if len({result["ids_hash"] for result in results.values()}) > 1:
-        raise SystemExit("The peers trained on different token ids: nothing to compare.")
-    return results
-
-
 def parity(args: argparse.Namespace, model: Path, tokenizer: Any, folder: Path) -> dict[str, Any]:
-    """Ten losses in fp32 of ours and TRL's from one adapter with random B, on two batches seen five times."""
+    """Ten losses in fp32 of ours and TRL's from one fresh adapter, on two batches seen five times.
+
+    Fresh (B = 0), since the reference of a run that goes on from a trained adapter is that adapter, TRL's the base.
+    """
     batch = BATCH["lapd"]
     rows = shaped_pairs(args.data, tokenizer, 2 * batch, *PARITY_SHAPE)
     more = ("--precision", "fp32", "--epochs", "5", "--lr", "2e-4")
-    adapter = start_adapter(model, folder / "random-start", spread=0.01)
+    adapter = start_adapter(model, folder / "start")
     arms = commands(args, model, write_pairs(folder / "parity.jsonl", rows), adapter, batch, *more)
     results = run_arms({name: arms[name] for name in ("ours", "best")}, 0, args.threads)
+    require_same_ids(results)
     ours, theirs = results["ours"]["losses"], results["best"]["losses"]
     # The two batches differ, so the fall is taken from the first sight of both to the last.
     return {
@@ -134,13 +100,14 @@ def measure(args: argparse.Namespace, model: Path, tokenizer: Any, shape: str, f
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     count = args.batches * BATCH[shape]
     rows = shaped_pairs(args.data, tokenizer, count * args.rounds, *SHAPES[shape])
-    adapter = start_adapter(model, folder / "start", spread=0.0)
+    adapter = start_adapter(model, folder / "start")
     rounds = []
     for turn in range(args.rounds):
         print(f"{shape}, round {turn + 1} of {args.rounds}", flush=True)
         pairs = write_pairs(folder / f"{shape}-{turn}.jsonl", rows[turn * count : (turn + 1) * count])
         arms = commands(args, model, pairs, adapter, BATCH[shape], "--epochs", str(EPOCHS))
         rounds.append(run_arms(arms, turn, args.threads))
+        require_same_ids(rounds[-1])
     tokens = round(median(turn["ours"]["train"]["tokens"] / len(turn["ours"]["losses"]) for turn in rounds))
     rate = matrix_rate(layer_shapes(config), tokens, "bf16", args.threads)
     table = []

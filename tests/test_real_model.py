@@ -7,7 +7,7 @@ import torch
 
 from personalign.conversation import answer_ids, prompt_ids
 from personalign.datasets import type_pairs
-from personalign.models import add_adapter, fingerprint, generate, load_model
+from personalign.models import fingerprint, generate, load_model
 from personalign.training.methods import Job, train_dpo
 from personalign.training.settings import DpoSettings
 from personalign.trees import logprobs, plain_logprobs, prompt_with_answers

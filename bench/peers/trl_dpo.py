@@ -41,7 +41,8 @@ def add_work(work: Work, input_ids: Any) -> None:
 
 def main() -> None:
     """Train once and print the `Result`."""
-    args = arguments(__doc__, ["defaults", "shipped", "best"])
+    args = arguments(__doc__, ["defaults", "shipped", "best"]).parse_args()
+    (pairs_file,) = args.pairs
     os.environ.update(OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
     import torch
     import trl
@@ -84,10 +85,10 @@ def main() -> None:
             return dataset
 
     # `messages` is left out: a column of that name would make TRL render the pairs itself, and end them in "\n".
-    lines = Path(args.pairs).read_text(encoding="utf-8").splitlines()
+    lines = Path(pairs_file).read_text(encoding="utf-8").splitlines()
     rows = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in map(json.loads, lines)]
     config = trl.DPOConfig(
-        output_dir=str(Path(args.pairs).parent / "trl-output"),
+        output_dir=str(Path(pairs_file).parent / "trl-output"),
         use_cpu=True,
         per_device_train_batch_size=args.batch,
         gradient_accumulation_steps=1,

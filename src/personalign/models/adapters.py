@@ -83,7 +83,8 @@ def load_adapter(model: Any, folder: str | Path, *, name: str = "default", train
         if state.pop(SCORE, None) is not None:
             config.task_type, config.modules_to_save = "CAUSAL_LM", None  # type: ignore[attr-defined]
         wrapped = _wrapped(model, config, name)
-        unknown = set_peft_model_state_dict(wrapped, state, adapter_name=name).unexpected_keys
+        loaded: Any = set_peft_model_state_dict(wrapped, state, adapter_name=name)
+        unknown = loaded.unexpected_keys
         known = set(get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False))
         if unknown or known - set(state):
             raise ValueError(f"it adapts other layers: {sorted(unknown or known - set(state))[0]}")
@@ -113,7 +114,7 @@ def _wrapped(model: Any, config: PeftConfig, name: str) -> PeftModel:
 
 def _linear_layers(model: Any) -> list[str]:
     """Names of the linear layers of a model but for its head, as PEFT's "all-linear", with or without adapters."""
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     head = inner.get_output_embeddings()
     names = {
         path.removesuffix(".base_layer").rpartition(".")[2]

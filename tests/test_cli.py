@@ -9,10 +9,11 @@ import pytest
 from pydantic import AliasChoices, BaseModel, Field
 
 from personalign import cli, commands
-from personalign.chat import adapter_folder, talk
+from personalign.chat import talk
 from personalign.cli import main
 from personalign.errors import UserError
 from personalign.options import parse
+from personalign.runs import adapter_folder
 from personalign.terminal import side_by_side, width, wrap
 from personalign.training.settings import DpoSettings
 
@@ -55,6 +56,12 @@ def test_every_command_lists_its_options(name, capsys):
         ("data lint hf:../name:train", "write hf:org/name:split"),
         ("train dpo --mbti ENFX", "unknown persona 'ENFX'; did you mean ENFP"),
         ("train dpo", "--persona is missing"),
+        ("train dpo --persona ENFP INTJ --data pairs.json", "several personas would learn the same"),
+        ("train dpo --persona ENFP --seeds 0", "--seeds 0"),
+        ("train ppo --persona ENFP", "--reward is missing"),
+        ("train ppo --persona ENFP --reward nowhere", "--reward nowhere: no adapter_config.json there"),
+        ("train sft --persona ENFP --start nowhere", "--start nowhere: no adapter_config.json there"),
+        ("train sft --persona ENFP --quantise nf5", "--quantise nf5"),
         ("train dpo --persona ENFP --model no/such/model --output /dev/null/run", "cannot be written"),
         ("chat --adapter nowhere", "--adapter nowhere: no adapter_config.json"),
         ("data lint nowhere.jsonl", "nowhere.jsonl"),

@@ -29,6 +29,38 @@ def test_lapds_command_trains(pairs, tmp_path, tiny_folder, capsys):
     assert str(tmp_path / "out" / "train" / "adapter") in capsys.readouterr().out
 
 
+def test_several_personas_are_trained_in_one_command(tmp_path, tiny_folder, capsys):
+    words = f"train dpo --model {tiny_folder} --persona enfp INTJ --limit 4 --output {tmp_path / 'both'}"
+    assert main(words.split()) == 0
+    shown = capsys.readouterr().out
+    for name in ("ENFP", "INTJ"):
+        assert str(tmp_path / "both" / name / "train" / "adapter") in shown
+        done = json.loads((tmp_path / "both" / name / "train" / "training.json").read_text(encoding="utf-8"))
+        assert (done["examples"], done["trained_together"]) == (4, 2)
+
+
+def test_a_reward_model_is_judged_and_then_optimised_against(tmp_path, tiny_folder, capsys):
+    rows = [
+        {"prompt": f"What about {n}?", "completion_0": "No.", "completion_1": "Gladly!", "ranking": [1, 0]}
+        for n in range(30)
+    ]
+    ranked, run = tmp_path / "ranked.json", tmp_path / "run"
+    ranked.write_text(json.dumps(rows), encoding="utf-8")
+    common = f"--model {tiny_folder} --data {ranked} --held-out 0.5"
+    assert main(["train", "reward", *common.split(), "--max-steps", "2", "--output", str(run / "reward")]) == 0
+    assert "longer" in capsys.readouterr().out
+    gate = json.loads((run / "reward" / "train" / "adapter" / "gate.json").read_text(encoding="utf-8"))
+    assert gate["prompts"] == 15
+
+    ppo = (
+        f"{common} --reward {run / 'reward'} --steps 1 --batch 2 --answers 2 --max-new-tokens 4 --output {run / 'ppo'}"
+    )
+    refused = main(["train", "ppo", *ppo.split()])
+    assert (refused, gate["passes"]) in ((2, False), (0, True))
+    assert main(["train", "ppo", *ppo.split(), "--ignore-gate"]) == 0
+    assert str(run / "ppo" / "train" / "before-after.html") in capsys.readouterr().out
+
+
 def test_a_row_is_shown_with_its_counted_tokens(pairs, tiny_folder, capsys):
     assert main(["data", "show", str(pairs), "--row", "2", "--model", str(tiny_folder)]) == 0
     shown = capsys.readouterr().out

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -12,6 +11,7 @@ from personalign.commands import Terms
 from personalign.conversation import Message
 from personalign.errors import UserError
 from personalign.recipe import Recipe
+from personalign.runs import adapter_folder, recipe_of
 from personalign.terminal import printable
 
 HELP = "/reset forgets the conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer."
@@ -28,6 +28,7 @@ class Chat(Terms):
     adapter: str | None = Field(None, description="trained adapter: a PEFT folder, or a run folder such as runs/demo")
     language: Literal["en", "ko"] = Field("en", description="language of the persona")
     template: str | None = Field(None, description=Recipe.model_fields["template"].description)
+    quantise: Literal["nf4", "int8"] | None = Field(None, description=Recipe.model_fields["quantise"].description)
     trust_remote_code: bool = Field(False, description=Recipe.model_fields["trust_remote_code"].description)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="precision of the base")
     max_new_tokens: int = Field(256, ge=1, description="longest answer, in tokens")
@@ -44,13 +45,13 @@ def chat(options: Chat) -> None:
 
     who = persona(options.persona, options.language) if options.persona is not None else None
     adapter = adapter_folder(options.adapter) if options.adapter is not None else None
-    own = _recipe_of(adapter) if adapter is not None else None
+    own = recipe_of(adapter) if adapter is not None else None
     name = options.model or (own.model if own else "smollm2")
     resolve(name)
     quiet_loading()
     model, tokenizer = load_model(
         name, precision=options.precision, template=options.template or (own.template if own else None),
-        trust_remote_code=options.trust_remote_code,
+        trust_remote_code=options.trust_remote_code, quantise=options.quantise or (own.quantise if own else None),
     )  # fmt: skip
     if adapter is not None:
         model = load_adapter(model, adapter)
@@ -90,24 +91,6 @@ def talk(answer: Answer, system_prompt: str | None, fits: Callable[[list[Message
                 history = [*asked, Message(role="assistant", content=said)] if said else asked[:-1]
             except UserError as error:
                 print(f"personalign: {error}", file=sys.stderr)
-
-
-def adapter_folder(path: str | Path) -> Path:
-    """The PEFT folder at `path`, which may be the folder of a run. Raises UserError where there is none."""
-    for folder in (Path(path), Path(path) / "adapter", Path(path) / "train" / "adapter"):
-        if (folder / "adapter_config.json").is_file():
-            return folder
-    raise UserError(
-        f"--adapter {path}: no adapter_config.json there; give a PEFT folder, or a run folder that has one."
-    )
-
-
-def _recipe_of(adapter: Path) -> Recipe | None:
-    """The recipe of the run that the adapter lies in (runs/demo/train/adapter), if it lies in one."""
-    from personalign.recipe import load
-
-    path = adapter.resolve().parent.parent / "recipe.yaml"
-    return load(path) if path.is_file() else None
 
 
 def _lines() -> Iterator[str]:

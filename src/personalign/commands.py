@@ -8,10 +8,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from personalign import recipe as recipes
 from personalign.errors import UserError
-from personalign.recipe import EVERYDAY, Recipe
-from personalign.training.settings import DpoSettings, SftSettings
-
-ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
+from personalign.recipe import Recipe
+from personalign.sources import EVERYDAY, Data, own_file
+from personalign.steps import SETTINGS
+from personalign.training.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
 def _positional(description: str, **options: Any) -> Any:
@@ -38,11 +38,21 @@ class Run(Terms):
 
     recipe: str = _positional("the recipe, a YAML file")
     set: dict[str, str] = Field({}, description="change keys of the recipe: train.beta=0.2 name=other")
+    dry_run: bool = Field(
+        False,
+        description="check every stage with a tiny random model of the same architecture and a handful of rows, write nothing",
+    )
 
 
 def run(options: Run) -> None:
     """Walk the recipe and print what came of it."""
-    _walk(recipes.load(options.recipe, options.set))
+    recipe = recipes.load(options.recipe, options.set)
+    if options.dry_run:
+        from personalign.dryrun import dry_run
+
+        dry_run(recipe)
+    else:
+        _walk(recipe)
 
 
 def _walk(recipe: Recipe) -> None:
@@ -78,10 +88,12 @@ class Base(Terms):
         description="the base: an embedded model, a local folder or a hub id",
     )
     template: str | None = Field(None, description=Recipe.model_fields["template"].description)
-    persona: str | None = Field(
-        None,
+    quantise: Literal["nf4", "int8"] | None = Field(None, description=Recipe.model_fields["quantise"].description)
+    trust_remote_code: bool = Field(False, description=Recipe.model_fields["trust_remote_code"].description)
+    persona: tuple[str, ...] = Field(
+        (),
         validation_alias=AliasChoices("persona", "mbti"),
-        description="one of the 16 types, a bundled example or a persona file",
+        description=f"one of the 16 types, a bundled example or a persona file; or several, or `{recipes.ALL}` 16 types",
     )
     language: Literal["en", "ko"] = Field("en", description=Recipe.model_fields["language"].description)
     output: str | None = Field(
@@ -92,22 +104,25 @@ class Base(Terms):
     data: tuple[str, ...] = Field(
         (EVERYDAY,),
         validation_alias=AliasChoices("data", "dataset_dir"),
-        description="everyday (the bundled data), files, hf:org/name:split, or a folder with a file for the persona",
+        description="everyday (the bundled data), files, hf:org/name:split, or a folder with a file for each persona",
     )
-    columns: dict[str, str] = Field({}, description=recipes.Data.model_fields["columns"].description)
-    prefer: int | None = Field(None, ge=0, le=1, description=recipes.Data.model_fields["prefer"].description)
-    held_out: float = Field(0.1, ge=0, lt=1, description=recipes.Data.model_fields["held_out"].description)
-    limit: int | None = Field(None, ge=1, description=recipes.Data.model_fields["limit"].description)
+    columns: dict[str, str] = Field({}, description=Data.model_fields["columns"].description)
+    prefer: int | None = Field(None, ge=0, le=1, description=Data.model_fields["prefer"].description)
+    held_out: float = Field(0.1, ge=0, lt=1, description=Data.model_fields["held_out"].description)
+    limit: int | None = Field(None, ge=1, description=Data.model_fields["limit"].description)
 
     def to_recipe(self, name: str, **parts: Any) -> Recipe:
         """The recipe that these options stand for."""
-        if self.persona is None and (self.data == (EVERYDAY,) or parts["train"] is None):
+        if not self.persona and (self.data == (EVERYDAY,) or parts["train"] is None):
             raise UserError("--persona is missing: name one of the 16 types, such as ENFP, or give a persona file.")
-        who = self.persona or {"name": "persona", "language": self.language, "description": "the speaker of the data"}
-        name = re.sub(r"[^\w.+-]+", "-", f"{Path(self.persona or 'persona').stem}-{name}")
-        sources = tuple(_file(each, self.persona) for each in self.data)
+        who: Any = {"name": "persona", "language": self.language, "description": "the speaker of the data"}
+        if self.persona:
+            who = self.persona[0] if len(self.persona) == 1 else list(self.persona)
+        alone = isinstance(who, str) and who != recipes.ALL
+        short = "-".join(Path(each).stem for each in self.persona) if len(self.persona) <= 4 else "several"
+        name = re.sub(r"[^\w.+-]+", "-", f"{short or 'persona'}-{name}")
         data = {
-            "source": sources,
+            "source": tuple(own_file(each, who) for each in self.data) if alone else self.data,
             "columns": self.columns,
             "prefer": self.prefer,
             "held_out": self.held_out,
@@ -115,21 +130,9 @@ class Base(Terms):
         }
         return recipes.build(
             {"name": name, "persona": who, "language": self.language, "model": self.model, "template": self.template,
-             "output": self.output, "data": data, **parts}
+             "quantise": self.quantise, "trust_remote_code": self.trust_remote_code, "output": self.output, "data": data,
+             **parts}
         )  # fmt: skip
-
-
-def _file(source: str, persona: str | None) -> str:
-    """In a folder of datasets, the persona's own file (LAPD keeps one a type)."""
-    if not Path(source).is_dir():
-        return source
-    found = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in ENDINGS)
-    own = [path for path in found if persona and persona.lower() in path.name.lower()]
-    chosen = own if len(own) == 1 else found
-    if len(chosen) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"--data {source}: which of its files is meant ({names})? Give that one.")
-    return str(chosen[0])
 
 
 class TrainSft(SftSettings, Base):
@@ -147,19 +150,46 @@ class TrainDpo(DpoSettings, Base):
     )
 
 
+class TrainReward(RewardSettings, Base):
+    """Options of `train reward`."""
+
+
+class TrainPpo(PpoSettings, Base):
+    """Options of `train ppo`."""
+
+    reward: str = Field(description="the reward model: the folder that `train reward` wrote")
+
+
 def train_sft(options: TrainSft) -> None:
     """The recipe's train stage alone, by SFT."""
-    _train(options, "sft", SftSettings)
+    _train(options, "sft")
 
 
 def train_dpo(options: TrainDpo) -> None:
     """The recipe's train stage alone, by DPO."""
-    _train(options, "dpo", DpoSettings)
+    _train(options, "dpo")
 
 
-def _train(options: TrainSft | TrainDpo, method: str, settings: type[SftSettings] | type[DpoSettings]) -> None:
-    own = options.model_dump(mode="json", include=set(settings.model_fields))
-    _walk(options.to_recipe(method, train={"method": method, **own}, evaluate=None, seed=options.seed))
+def train_reward(options: TrainReward) -> None:
+    """The recipe's train stage alone: a reward model, and the verdict on it."""
+    _train(options, "reward")
+
+
+def train_ppo(options: TrainPpo) -> None:
+    """The recipe's train stage alone, by PPO."""
+    from personalign.runs import reward_folder
+
+    _train(options, "ppo", reward=str(reward_folder(options.reward, "--reward")))
+
+
+def _train(options: TrainSft | TrainDpo | TrainReward | TrainPpo, method: str, **more: Any) -> None:
+    from personalign.runs import adapter_folder
+
+    own = options.model_dump(mode="json", include=set(SETTINGS[method].model_fields))
+    if options.start is not None:
+        own["start"] = str(adapter_folder(options.start, "--start"))
+    train = {"method": method, **own, **more}
+    _walk(options.to_recipe(method, train=train, evaluate=None, seed=options.seed))
 
 
 class Evaluate(recipes.Evaluate, Base):
@@ -171,7 +201,7 @@ class Evaluate(recipes.Evaluate, Base):
 
 def evaluate(options: Evaluate) -> None:
     """The recipe's evaluate and report stages alone."""
-    from personalign.chat import adapter_folder
+    from personalign.runs import adapter_folder
 
     own = options.model_dump(mode="json", include=set(recipes.Evaluate.model_fields))
     adapter = str(adapter_folder(options.adapter)) if options.adapter is not None else None
@@ -182,11 +212,11 @@ class Rows(Terms):
     """How a dataset's file is read."""
 
     file: str = _positional("JSON, JSONL, CSV or Parquet file, or hf:org/name:split")
-    kind: Literal["pairs", "conversations"] | None = Field(
+    kind: Literal["pairs", "rankings", "conversations"] | None = Field(
         None, description="what to read the rows as; their form says it if not given"
     )
-    columns: dict[str, str] = Field({}, description=recipes.Data.model_fields["columns"].description)
-    prefer: int = Field(0, ge=0, le=1, description=recipes.Data.model_fields["prefer"].description)
+    columns: dict[str, str] = Field({}, description=Data.model_fields["columns"].description)
+    prefer: int = Field(0, ge=0, le=1, description=Data.model_fields["prefer"].description)
     template: str | None = Field(None, description=Recipe.model_fields["template"].description)
 
 

@@ -1,107 +1,65 @@
 """The recipe: what a user writes to have a persona made, trained and measured.
 
-Every field's description is its documentation; `personalign init` writes a commented starter.
+Every field's description is its documentation; `personalign init` writes a commented starter. A recipe with several
+personas or training seeds stands for several ordinary ones, which `each` and `by_seed` give.
 """
 
+import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from personalign.checking import Strict, checked, refusal
 from personalign.errors import UserError
-from personalign.personas import Persona, persona, poles, yamlfile
-from personalign.training.settings import DpoSettings, SftSettings
+from personalign.personas import TYPES, Persona, persona, poles, yamlfile
+from personalign.sources import EVERYDAY, Data
+from personalign.steps import Train, TrainDpo, by_method, step_names
 
-EVERYDAY = "everyday"
-METHOD = "sft: learn the answers; dpo: prefer the chosen to the rejected ones"
 Arm = Literal["base", "prompted", "adapter", "adapter+prompt"]
 ARMS: tuple[Arm, ...] = ("base", "prompted", "adapter", "adapter+prompt")
+ALL = "all"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _refusal(why: str, *location: str) -> ValidationError:
-    """An error of the key at `location`, which pydantic joins to the others; the loader adds file and line."""
-    kind = PydanticCustomError("refused", "{why}", {"why": why.rstrip(".")})
-    return ValidationError.from_exception_data("recipe", [{"type": kind, "loc": location, "input": None}])
-
-
-def _checked(call: Any, *arguments: Any) -> Any:
-    """Call a function that raises UserError, and make it an error of the key being validated."""
-    try:
-        return call(*arguments)
-    except UserError as error:
-        raise _refusal(str(error)) from None
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _persona(value: Any) -> Any:
+def _one_persona(value: Any) -> Any:
     if isinstance(value, str):
-        _checked(persona, value)
+        checked(persona, value)
     return Persona.model_validate(value) if isinstance(value, dict) else value
 
 
+_PEOPLE: TypeAdapter[tuple[str | Persona, ...]] = TypeAdapter(
+    tuple[Annotated[str | Persona, BeforeValidator(_one_persona)], ...]
+)
+
+
+def _personas(value: Any) -> Any:
+    if value == ALL:
+        return TYPES
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return _one_persona(value)
+    people = _PEOPLE.validate_python(list(value))
+    labels = [label(each) for each in people]
+    if twice := next((each for each in labels if labels.count(each) > 1), None):
+        raise refusal(f"{twice} is named twice, and each has a folder of its own; keep one")
+    if not people:
+        raise refusal(f"names nobody; write one of the 16 types, a list of them, or `{ALL}`")
+    return people
+
+
+def label(who: str | Persona) -> str:
+    """Short name of a persona, its folder where there are several: ENFP, a file's name, or the persona's own."""
+    name = who.name if isinstance(who, Persona) else who.upper() if who.upper() in TYPES else Path(who).stem
+    return re.sub(r"[^\w+-]+", "-", name)
+
+
 def _poles(value: str | None) -> str | None:
-    return "".join(_checked(poles, value)) if value is not None else None
+    return "".join(checked(poles, value)) if value is not None else None
 
 
-class Data(_Strict):
-    """Where the training data come from."""
-
-    source: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        (EVERYDAY,),
-        min_length=1,
-        description=f"`{EVERYDAY}` (the bundled situations, answered from each pole), or one or more files (JSON, "
-        "JSONL, CSV, Parquet) or hf:org/name:split",
-    )
-    columns: dict[str, str] = Field({}, description="our field: the file's column, where a file has other names")
-    prefer: int | None = Field(
-        None, ge=0, le=1, description="which of two unlabelled answers (`output: [first, second]`) is preferred: 0 or 1"
-    )
-    held_out: float = Field(
-        0.1, ge=0, lt=1, description=f"share of a file's rows kept for measuring; `{EVERYDAY}` has a split of its own"
-    )
-    limit: int | None = Field(None, ge=1, description="train on this many rows, drawn by the seed; all if not given")
-
-
-class TrainSft(SftSettings):
-    """Supervised fine-tuning on the preferred answers."""
-
-    method: Literal["sft"] = Field("sft", description=METHOD)
-
-
-class TrainDpo(DpoSettings):
-    """Direct preference optimisation on the pairs."""
-
-    method: Literal["dpo"] = Field("dpo", description=METHOD)
-
-
-METHODS: dict[str, type[TrainSft] | type[TrainDpo]] = {"sft": TrainSft, "dpo": TrainDpo}
-
-
-def _by_method(value: Any) -> Any:
-    """The method chooses the settings that are known, so that an error names the key and not a union."""
-    if not isinstance(value, dict):
-        return value
-    method = value.get("method", "dpo")
-    if method not in METHODS:
-        raise _refusal(f"{method!r} is unknown; write {' or '.join(METHODS)}", "method")
-    for key in value:
-        owner = next((name for name, model in METHODS.items() if key in model.model_fields), method)
-        if key not in METHODS[method].model_fields and owner != method:
-            raise _refusal(f"belongs to the method {owner}, and this is {method}; leave it out", key)
-    return METHODS[method].model_validate(value)
-
-
-class Evaluate(_Strict):
+class Evaluate(Strict):
     """What is measured, and how much of it."""
 
     arms: tuple[Arm, ...] = Field(
@@ -117,21 +75,25 @@ class Evaluate(_Strict):
     answers: int = Field(5, ge=0, description="held-out prompts that every arm answers, to be read side by side")
 
 
-class Report(_Strict):
+class Report(Strict):
     """The report that is written."""
 
     language: Literal["en", "ko"] | None = Field(None, description="language of the report; the recipe's if not given")
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """One file from a persona to a measured model."""
 
     name: str = Field(pattern=r"^[\w][\w.+-]*$", description="what this run is called; its folder is runs/<name>")
-    persona: Annotated[str | Persona, BeforeValidator(_persona)] = Field(
-        description="one of the 16 types (ENFP), a bundled example, a persona file, or a persona written here"
+    persona: Annotated[str | Persona | tuple[str | Persona, ...], BeforeValidator(_personas)] = Field(
+        description="one of the 16 types (ENFP), a bundled example, a persona file, or a persona written here; or a list "
+        f"of them ([ENFP, INTJ]), or `{ALL}` 16 types, trained in one pass, each in a subfolder"
     )
     language: Literal["en", "ko"] = Field("en", description="language of the persona, the data and the inventory")
     model: str = Field("smollm2", min_length=1, description="the base: an embedded model, a local folder or a hub id")
+    quantise: Literal["nf4", "int8"] | None = Field(
+        None, description="keep the base in 4 bits (nf4, as QLoRA does) or in 8 (int8), through bitsandbytes"
+    )
     template: str | None = Field(
         None,
         description="chat template where the model has none: chatml, gemma, llama3, plain, plain-ko or a .jinja file",
@@ -141,41 +103,140 @@ class Recipe(_Strict):
     seed: int = Field(0, ge=0, description="seed of everything random")
     output: str | None = Field(None, min_length=1, description="run folder; runs/<name> if not given")
     data: Data = Field(Data(), description="what is learned from")
-    train: Annotated[TrainDpo | TrainSft | None, BeforeValidator(_by_method)] = Field(
-        TrainDpo(), description="the method and its settings; null measures without training"
+    train: Annotated[Train | tuple[Train, ...] | None, BeforeValidator(by_method)] = Field(
+        TrainDpo(),
+        description="the method and its settings; a list of them is done step by step, each in a folder of its own and with "
+        "`data` of its own where it says so; null measures without training",
     )
     evaluate: Evaluate | None = Field(Evaluate(), description="what is measured; null trains only")
     report: Report = Field(Report(), description="the report")
 
     @model_validator(mode="before")
     @classmethod
-    def _one_seed(cls, value: Any) -> Any:
-        """Training has the recipe's seed unless it is given one of its own."""
-        seed, train = (value.get("seed", 0), value.get("train", {})) if isinstance(value, dict) else (None, None)
-        if isinstance(seed, int) and isinstance(train, dict):
+    def _defaults(cls, value: Any) -> Any:
+        """Training has the recipe's seed unless it is given one of its own, and what is measured the last policy's data."""
+        if not isinstance(value, dict) or not isinstance(seed := value.get("seed", 0), int):
+            return value
+        train = value.get("train", {})
+        if isinstance(train, dict):
             return {**value, "train": {"seed": seed, **train}}
+        if isinstance(train, list):
+            train = [{"seed": seed, **step} if isinstance(step, dict) else step for step in train]
+            policies = [step for step in train if isinstance(step, dict) and step.get("method") != "reward"]
+            own = policies[-1].get("data") if policies else None
+            return {"data": own, **value, "train": train} if own else {**value, "train": train}
         return value
 
     @model_validator(mode="after")
     def _whole(self) -> "Recipe":
-        who = self.who()
-        if who.language != self.language:
-            raise _refusal(f"is {self.language}, and the persona speaks {who.language}; make them the same", "language")
         if self.adapter is not None and self.train is not None:
-            raise _refusal("is measured as it is: set `train: null`, or leave `adapter` out", "adapter")
-        if EVERYDAY in self.data.source and self.data.source != (EVERYDAY,):
-            raise _refusal("is either everyday or files, not both", "data", "source")
-        if EVERYDAY in self.data.source and not self.poles() and self.train is not None:
-            raise _refusal(
-                f"{who.name} is none of the 16 types, so the bundled data hold no answers for it: give `data.source` a "
-                "file of its own, or name the poles that it stands for in `evaluate.poles`",
-                *(("data", "source") if "source" in self.data.model_fields_set else ("persona",)),
+            raise refusal("is measured as it is: set `train: null`, or leave `adapter` out", "adapter")
+        if self.evaluate is not None and self.train is not None and self.policy() is None:
+            raise refusal(
+                "a reward model is no policy to measure: set `evaluate: null`; its gate judges it", "evaluate"
             )
+        if len({step.seeds for step in self.steps().values()}) > 1:
+            raise refusal("the steps differ in `seeds`; give all of them the same", "train")
+        for place, data, _ in [*self._learned(), (("data",), self.data, "")]:
+            if EVERYDAY in data.source and data.source != (EVERYDAY,):
+                raise refusal("is either everyday or files, not both", *place, "source")
+        if isinstance(self.persona, tuple):
+            self._several(self.persona)
+        else:
+            self._single(self.who())
         return self
 
+    def _single(self, who: Persona) -> None:
+        if who.language != self.language:
+            raise refusal(f"is {self.language}, and the persona speaks {who.language}; make them the same", "language")
+        for place, data, method in self._learned():
+            if data.source == (EVERYDAY,) and method != "ppo" and not self.poles():
+                raise refusal(
+                    f"{who.name} is none of the 16 types, so the bundled data hold no answers for it: give `data.source` "
+                    "a file of its own, or name the poles that it stands for in `evaluate.poles`",
+                    *((*place, "source") if "source" in data.model_fields_set else ("persona",)),
+                )
+
+    def _several(self, people: Sequence[str | Persona]) -> None:
+        if self.adapter is not None:
+            raise refusal("is one persona's; name that one as `persona`", "adapter")
+        if self.evaluate is not None and self.evaluate.poles is not None:
+            raise refusal("are one persona's; leave them out, each type has its own", "evaluate", "poles")
+        for place, data, method in self._learned():
+            found = [checked(data.of, label(who)).source for who in people]
+            if data.source != (EVERYDAY,) and method != "ppo" and len(set(found)) < len(people):
+                raise refusal(
+                    "several personas would learn the same from it: give a folder with a file for each persona, or a name "
+                    f"with {{persona}} in it (data/{{persona}}.json), or `{EVERYDAY}`",
+                    *place, "source",
+                )  # fmt: skip
+        self.each()
+
+    def _learned(self) -> list[tuple[tuple[str | int, ...], Data, str]]:
+        """Of each step: the place of its data in the recipe, the data, and the method."""
+        return [
+            (("train", at, "data") if step.data is not None else ("data",), self.data_of(step), step.method)
+            for at, step in enumerate(self.steps().values())
+        ]
+
+    def data_of(self, step: Train) -> Data:
+        """What a step learns from: its own data, which without a source are the recipe's but for what they say."""
+        if step.data is None:
+            return self.data
+        said = {name: getattr(step.data, name) for name in step.data.model_fields_set}
+        return step.data if step.data.names_source else self.data.model_copy(update=said)
+
+    def steps(self) -> dict[str, Train]:
+        """What is trained, in order, by the name of its folder: "train" where it is one thing, else by method."""
+        if self.train is None:
+            return {}
+        if not isinstance(self.train, tuple):
+            return {"train": self.train}
+        return dict(zip(step_names([step.method for step in self.train]), self.train, strict=True))
+
+    def policy(self) -> str | None:
+        """Name of the last step that trains a policy: whose adapter is measured, and talked to."""
+        return next((name for name, step in reversed(self.steps().items()) if step.method != "reward"), None)
+
+    def each(self) -> dict[str, "Recipe"]:
+        """The recipe of each persona alone, by its subfolder of the run folder; "" where the recipe names but one."""
+        if not isinstance(self.persona, tuple):
+            return {"": self._for(self.persona)}
+        return {
+            name: self._for(who, name=f"{self.name}-{name}", persona=who, output=str(self.folder() / name))
+            for who in self.persona
+            for name in [label(who)]
+        }
+
+    def _for(self, who: str | Persona, **changes: Any) -> "Recipe":
+        name = label(who)
+        steps = [
+            step.model_copy(update={"data": step.data.of(name)}) if step.data and step.data.names_source else step
+            for step in self.steps().values()
+        ]
+        train = tuple(steps) if isinstance(self.train, tuple) else self.train
+        return self._with(data=self.data.of(name), train=train, **changes)
+
+    def by_seed(self) -> dict[str, "Recipe"]:
+        """The recipe of each training seed, by its subfolder; "" where there is but one. For one persona."""
+        count = max((step.seeds for step in self.steps().values()), default=1)
+        if count == 1:
+            return {"": self}
+        found = {}
+        for at in range(count):
+            steps = [step.model_copy(update={"seed": step.seed + at, "seeds": 1}) for step in self.steps().values()]
+            name = f"seed-{steps[0].seed}"
+            train = tuple(steps) if isinstance(self.train, tuple) else steps[0]
+            found[name] = self._with(name=f"{self.name}-{name}", train=train, output=str(self.folder() / name))
+        return found
+
+    def _with(self, **changes: Any) -> "Recipe":
+        return Recipe.model_validate(dict(self) | changes)
+
     def who(self) -> Persona:
-        """The persona, in the recipe's language where it has both."""
-        return _checked(persona, self.persona, self.language) if isinstance(self.persona, str) else self.persona
+        """The persona, in the recipe's language where it has both; of several see `each`."""
+        assert not isinstance(self.persona, tuple)
+        return checked(persona, self.persona, self.language) if isinstance(self.persona, str) else self.persona
 
     def poles(self) -> str:
         """The poles that training aims at ("ENFP", "E"), "" for a free persona that stands for none."""
@@ -188,7 +249,7 @@ class Recipe(_Strict):
 
 
 def load(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Read a recipe, then set `overrides` ({"train.beta": "0.2"}; values are YAML).
+    """Read a recipe, then set `overrides` ({"train.beta": "0.2", "train.sft.epochs": "1"}; values are YAML).
 
     Raises UserError naming file, line and key, or the override.
     """
@@ -196,8 +257,9 @@ def load(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
     if not overrides:
         return recipe
     data = recipe.model_dump(mode="json", exclude_unset=True)
-    if recipe.train is not None and recipe.train.seed == recipe.seed:
-        del data["train"]["seed"]  # so that it follows an override of the recipe's
+    for step in data.get("train", []) if isinstance(recipe.train, tuple) else filter(None, [data.get("train")]):
+        if step.get("seed") == recipe.seed:
+            del step["seed"]  # so that it follows an override of the recipe's
     for dotted, text in overrides.items():
         try:
             _set(data, dotted, yaml.safe_load(text))
@@ -216,17 +278,34 @@ def build(data: dict[str, Any], where: str = "") -> Recipe:
 
 def dump(recipe: Recipe, path: Path) -> None:
     """Write the whole recipe, every default filled in, so that it makes the same run under later defaults."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=120)
+    plain = recipe.model_dump(mode="json")
+    for step, said in zip(recipe.steps().values(), plain["train"], strict=True) if _steps(plain["train"]) else ():
+        if step.data is not None:
+            said["data"] = recipe.data_of(step).model_dump(mode="json")
+    text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=120)
     path.write_text(f"# personalign run {path}\n{text}", encoding="utf-8", newline="\n")
 
 
 def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
-    *path, last = dotted.split(".")
-    for key in path:
-        inside = data.get(key)
-        data[key] = inside if isinstance(inside, dict) else {}
-        data = data[key]
-    data[last] = value
+    node: Any = data
+    keys = dotted.split(".")
+    for place, key in enumerate(keys):
+        at: Any = key
+        if isinstance(node, list):  # steps, by their names
+            names = step_names([step.get("method", "dpo") for step in node])
+            if key not in names:
+                raise UserError(f"--set {dotted}: there is no step `{key}`; the steps are {', '.join(names)}.")
+            at = names.index(key)
+        elif place < len(keys) - 1 and not (isinstance(node.get(key), dict) or _steps(node.get(key))):
+            node[key] = {}
+        if place == len(keys) - 1:
+            node[at] = value
+        else:
+            node = node[at]
+
+
+def _steps(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(step, dict) for step in value)
 
 
 def _explain(error: ValidationError) -> list[str]:

@@ -20,7 +20,7 @@ def starter(path: Path) -> str:
 
 def _keys(model: type[BaseModel], indent: int) -> Iterator[str]:
     margin = " " * indent
-    fields = {name: field for name, field in model.model_fields.items() if not (indent and name == "seed")}
+    fields = {name: field for name, field in model.model_fields.items() if not (indent and name in ("seed", "data"))}
     for name, field in sorted(fields.items(), key=lambda item: item[0] != "method"):
         comment = f"{margin}# "
         yield from textwrap.wrap(field.description or "", 110, initial_indent=comment, subsequent_indent=comment)

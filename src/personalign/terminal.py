@@ -12,9 +12,11 @@ def quiet() -> None:
     """
     if os.environ.get("PERSONALIGN_DEBUG"):
         return
+    import logging
     import warnings
 
     warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it wherever it is installed
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

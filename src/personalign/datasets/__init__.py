@@ -7,7 +7,7 @@ from personalign.datasets.readers import Reading, read, read_conversations, read
 from personalign.datasets.records import Conversation, Pair, Problem, Prompt, Ranking, chosen_conversation, expand
 from personalign.datasets.show import show, show_row
 from personalign.datasets.sizes import Size, size
-from personalign.datasets.splits import split
+from personalign.datasets.splits import portion, split
 
 __all__ = [
     "Conversation",
@@ -26,6 +26,7 @@ __all__ = [
     "length_bias",
     "lint",
     "lint_file",
+    "portion",
     "read",
     "read_conversations",
     "read_pairs",

@@ -37,3 +37,12 @@ def split(rows: list[AnyRow], held_out: float = 0.1, seed: int = 0) -> tuple[lis
     if not taken:  # every prompt has more rows than there is room: the smallest one must do
         taken.add(min(groups, key=lambda prompt: (groups[prompt], prompt)))
     return [row for row in rows if opening(row) not in taken], [row for row in rows if opening(row) in taken]
+
+
+def portion(rows: list[AnyRow], low: float, high: float) -> list[AnyRow]:
+    """The rows whose prompts fall between two shares of the prompts, 0 to 1: what several steps divide a file into.
+
+    Where a prompt falls depends on its words alone, so (0, .6) and (.6, 1) of one file, or of two that ask the same,
+    never share a prompt.
+    """
+    return [row for row in rows if low <= int(sha256(opening(row).encode()).hexdigest(), 16) / 16**64 < high]

@@ -30,15 +30,14 @@ CHANGES: dict[str, Any] = {
 def own_pairs(name: str, count: int) -> list[Pair]:
     """Pairs in which the personas share prompts and answers: what one chooses another rejects."""
     turn = list(PERSONAS).index(name)
-    return [
-        Pair(
-            [{"role": "user", "content": f"What about {WORDS[i % 8]}?"}],
-            f"I like {WORDS[(i + turn) % 3]}.",
-            f"I like {WORDS[(i + turn + 1) % 3]}.",
-            f"{name}:{i}",
+    pairs = []
+    for i in range(count):
+        answers = [f"I like {WORDS[(i + at) % 8]}." for at in (1, 2)]
+        chosen, rejected = answers[:: 1 if (turn + i * (turn // 2)) % 2 else -1]
+        pairs.append(
+            Pair([{"role": "user", "content": f"What about {WORDS[i % 8]}?"}], chosen, rejected, f"{name}:{i}")
         )
-        for i in range(count)
-    ]
+    return pairs
 
 
 def settings(**changes: Any) -> DpoSettings:
@@ -237,6 +236,15 @@ def test_an_answer_that_several_personas_share_is_scored_by_the_base_once(
         for text in (pair.chosen, pair.rejected)
     }
     assert len(answers) == len(set(answers)) == len(wanted) < sum(2 * (len(j.rows) + len(j.held_out)) for j in made)
+
+
+def test_policy_and_reference_begin_as_one_to_the_last_bit_even_in_bf16(tmp_path: Path) -> None:
+    """Whichever answer a persona prefers, and whoever else is trained beside it."""
+    made = [Job(j.name, j.rows, [], settings(max_steps=1, batch=9, row_tokens=4096), j.folder) for j in jobs(tmp_path)]
+    train_dpo(bare().bfloat16(), TOKENIZER, made, base="tiny")
+    for job in made:
+        (line,) = map(json.loads, (job.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        assert abs(line["margin"]) < 1e-5  # sums in fp64 and in fp32 of the same numbers
 
 
 def test_the_reference_of_a_run_that_goes_on_from_an_adapter_is_that_adapter(tmp_path: Path) -> None:

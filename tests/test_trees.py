@@ -82,19 +82,32 @@ def test_packing(forest, budget):
     assert sorted(index for indices in held for index in indices) == list(range(len(forest)))  # each in exactly one row
     for row, indices in zip(rows, held, strict=True):
         assert row.length <= budget or len(indices) == 1
-        ids = [token for index in indices for node in forest[index].nodes for token in node.ids]
-        assert row.ids.tolist() == ids and row.length == len(ids)  # nothing but the trees: no padding
-        positions = []
-        for index in indices:
+        assert row.length == len(row.ids) == sum(len(forest[index]) for index in indices)  # no padding
+        seen: list[int] = []
+        for index, block in zip(indices, row.blocks, strict=True):
             ends: list[int] = []
-            for node in forest[index].nodes:  # positions restart where the parent ends
+            for at, node in enumerate(forest[index].nodes):  # positions restart where the parent ends
                 first = 0 if node.parent is None else ends[node.parent]
                 ends.append(first + len(node.ids))
-                positions += range(first, ends[-1])
-        assert row.positions.tolist() == positions
+                places = range(block.start + block.offsets[at], block.start + block.offsets[at] + len(node.ids))
+                assert row.ids[places].tolist() == list(node.ids)
+                assert row.positions[places].tolist() == list(range(first, ends[-1]))
+                assert node.parent is None or block.offsets[node.parent] < block.offsets[at]  # causal
+                seen += places
+        assert sorted(seen) == list(range(row.length))  # nothing but the trees
         assert row.answers == [(index, node) for index in indices for node in forest[index].counted]
         for at, (index, node) in enumerate(row.answers):
             assert row.target[row.answer == at].tolist() == list(forest[index].nodes[node].ids)
+
+
+def test_the_order_in_which_answers_are_named_changes_not_a_bit():
+    """A prompt with the same answers is the same arithmetic, whichever of them comes first."""
+    answers = [[4, 5], [6], [4, 2, 9]]
+    one, other = (prompt_with_answers([1, 2, 3], found) for found in (answers, answers[::-1]))
+    assert pack([one], 1)[0].ids.tolist() == pack([other], 1)[0].ids.tolist() == [1, 2, 3, 4, 2, 9, 4, 5, 6]
+    model = tiny_model("llama", VOCABULARY).bfloat16()
+    for ours, theirs in zip(logprobs(model, [one])[0], logprobs(model, [other])[0][::-1], strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_packing_fills_rows():

@@ -14,7 +14,7 @@ from personalign.home import home
 from personalign.models import Part, routed
 from personalign.progress import bar
 from personalign.training.examples import content
-from personalign.trees import Tree, logprobs, prompt_with_answers
+from personalign.trees import Tree, logprobs, tree_of
 
 Ids = tuple[int, ...]
 
@@ -24,18 +24,29 @@ def reference_sums(
 ) -> list[list[float]]:
     """For each tree the summed log-probability of each counted node under the base, or under a frozen adapter on it.
 
-    Trees of several personas may be given together: an answer that is chosen in one and rejected in another is scored
-    once, and so is the prompt of several answers. Kept below the cache, keyed by `base` (the fingerprint of the weights,
-    the adapter's included), precision and every token: the same data on the same base is never scored twice.
+    Trees of several personas may be given together: a prompt with its answers is scored once, whichever of them each
+    persona prefers. Kept below the cache, keyed by `base` (the fingerprint of the weights, the adapter's included),
+    precision and every token: the same data on the same base is never scored twice.
     """
     paths = [[_path(tree, index) for index in tree.counted] for tree in trees]
-    answers: dict[Ids, dict[Ids, None]] = {}
-    for prompt, answer in (path for tree in paths for path in tree):
-        answers.setdefault(prompt, {})[answer] = None
-    merged = [prompt_with_answers(prompt, found) for prompt, found in answers.items()]
+    unique = {frozenset(tree): _by_prompt(tree) for tree in paths}
+    merged = [
+        tree_of([(list(prompt), list(map(list, found))) for prompt, found in tree.items()]) for tree in unique.values()
+    ]
     values = iter(_scored(model, base, merged, row_tokens, adapter))
-    known = {(prompt, answer): next(values) for prompt, found in answers.items() for answer in found}
-    return [[known[path] for path in tree] for tree in paths]
+    known = {
+        key: {(prompt, answer): next(values) for prompt, found in tree.items() for answer in found}
+        for key, tree in unique.items()
+    }
+    return [[known[frozenset(tree)][path] for path in tree] for tree in paths]
+
+
+def _by_prompt(paths: list[tuple[Ids, Ids]]) -> dict[Ids, list[Ids]]:
+    """The answers under each prompt (mostly there is one), each answer once."""
+    found: dict[Ids, list[Ids]] = {}
+    for prompt, answer in dict.fromkeys(paths):
+        found.setdefault(prompt, []).append(answer)
+    return found
 
 
 def _path(tree: Tree, index: int) -> tuple[Ids, Ids]:

@@ -97,18 +97,47 @@ def tree_of(prompts_with_answers: Sequence[tuple[list[int], list[list[int]]]]) -
     return tree
 
 
+def _layout(tree: Tree) -> list[int]:
+    """The order in which nodes lie in a row: parents first, answers that stand together sorted by their tokens.
+
+    A prompt with the same answers is then the same arithmetic, bit for bit, whichever of them is called the first: under a
+    base in bf16 policy and reference, and two personas that prefer the opposite, differ by their adapters alone.
+    """
+    parents = {node.parent for node in tree.nodes}
+    order: list[int] = []
+    at = 0
+    while at < len(tree.nodes):
+        end = at + 1
+        if _is_answer(tree, at, parents):
+            while (
+                end < len(tree.nodes)
+                and _is_answer(tree, end, parents)
+                and tree.nodes[end].parent == tree.nodes[at].parent
+            ):
+                end += 1
+        order += sorted(range(at, end), key=lambda index: tuple(tree.nodes[index].ids))
+        at = end
+    return order
+
+
+def _is_answer(tree: Tree, index: int, parents: set[int | None]) -> bool:
+    return tree.nodes[index].counted and index not in parents
+
+
 class Block:
     """One tree's place in a row: tokens [start, end) and which of them may see which."""
 
     def __init__(self, tree: Tree, start: int):
         self.start, self.end = start, start + len(tree)
+        self.layout = _layout(tree)
         node_of: list[int] = []
         positions: list[int] = []
-        first: list[int] = []
-        offsets: list[int] = []
-        for index, node in enumerate(tree.nodes):
-            first.append(0 if node.parent is None else first[node.parent] + len(tree.nodes[node.parent].ids))
-            offsets.append(len(positions))
+        first = [0] * len(tree.nodes)
+        offsets = [0] * len(tree.nodes)
+        for index in self.layout:
+            node = tree.nodes[index]
+            first[index] = 0 if node.parent is None else first[node.parent] + len(tree.nodes[node.parent].ids)
+            offsets[index] = len(positions)
             node_of += [index] * len(node.ids)
             positions += range(first[index], first[index] + len(node.ids))
         self.offsets = offsets
@@ -172,8 +201,8 @@ class Row:
                     answer += [len(self.answers)] * len(node.ids)
                     last.append(here + len(node.ids) - 1)
                     self.answers.append((index, n))
-            for node in tree.nodes:
-                ids += node.ids
+            for n in block.layout:
+                ids += tree.nodes[n].ids
             self.blocks.append(block)
         self.length = len(ids)
         self.ids = torch.tensor(ids)

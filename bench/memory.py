@@ -4,8 +4,8 @@
     .venv/bin/python bench/memory.py --quick   # some 2 minutes
 
 Each case trains a random model of SmolLM2-135M's shape for a few steps, in a process of its own, through the functions
-that the CLI calls. On the CPU the measured peak is the largest resident size from loading on (VmHWM, reset after
-loading), less what the process held before it loaded the model: Python and the libraries are not in the estimate. With
+that the CLI calls. On the CPU the measured peak is what the weights weigh, and the growth of the largest resident size
+(VmHWM) from the loaded model on: Python and the libraries are not in the estimate, nor what loading leaves behind. With
 CUDA it is torch.cuda.max_memory_allocated. The estimate is made from the configuration alone.
 
 The aim: never below what was measured, and at most 1.5 times that. The last line printed is JSON: name, ratio (largest
@@ -13,6 +13,8 @@ estimate / measured), memory_ratio (largest measured / estimate), aim, met, rows
 """
 
 import argparse
+import ctypes
+import gc
 import itertools
 import json
 import os
@@ -108,6 +110,7 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     from personalign.models import load_model
+    from personalign.training.budget import weight_bytes
     from personalign.training.memory import estimate, shape_of
     from personalign.training.methods import Job, train_dpo, train_sft
     from personalign.training.settings import DpoSettings, SftSettings
@@ -125,19 +128,19 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
     precision, quantise = ("bf16", "nf4") if case["weights"] == "nf4" else (case["weights"], None)
     cuda = torch.cuda.is_available()
     _warm_up("cuda" if cuda else "cpu")
-    before = 0.0 if cuda else resident_mb("VmRSS")
     model, tokenizer = load_model(case["model"], precision=precision, quantise=quantise)  # type: ignore[arg-type]
+    weights = sum(map(weight_bytes, model.parameters())) / 2**20
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM counts from here
+        _settle(model)
     loaded = resident_mb("VmRSS")
     rows = texts(case["method"], settings.batch)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PERSONALIGN_HOME"] = folder
         jobs = [Job(f"{n}", rows, [], settings, Path(folder) / f"{n}") for n in range(case["adapters"])]
         (train_dpo if case["method"] == "dpo" else train_sft)(model, tokenizer, jobs, base="random")
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mb("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else weights + resident_mb("VmHWM") - loaded
     shape = shape_of(AutoConfig.from_pretrained(case["model"]))
     parts = estimate(
         shape, settings, precision=precision, quantise=quantise, adapters=case["adapters"], longest=160,
@@ -146,7 +149,7 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "measured_mb": round(peak, 1),
         "estimate_mb": round(parts["peak"] / 2**20, 1),
-        "loaded_mb": round(loaded - before, 1),
+        "weights_mb": round(weights, 1),
         "parts_mb": {part: round(size / 2**20, 1) for part, size in parts.items()},
     }
 
@@ -161,6 +164,15 @@ def _warm_up(device: str) -> None:
         x = torch.ones(64, 64, device=device, dtype=dtype, requires_grad=True)
         weight = torch.ones(64, 64, device=device, dtype=dtype)
         frozen_linear(x, lambda weight=weight: weight, None).sum().backward()  # type: ignore[misc]
+
+
+def _settle(model: Any) -> None:
+    """Have all weights in memory, nothing else of loading, and the largest resident size counted from here."""
+    for parameter in model.parameters():
+        parameter.view(-1)[::64].float().sum()  # those in a mapped file come when they are read
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def texts(method: str, count: int) -> list[Any]:

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from personalign.datasets import Conversation, Pair
 from personalign.errors import UserError
 from personalign.models import add_adapter, choose_precision
+from personalign.training import budget, learner, loop, parallel, reference, trackers
 from personalign.training import checkpoint as checkpoints
-from personalign.training import learner, loop, memory, parallel, reference, trackers
 from personalign.training.examples import conversation_trees, pair_trees
 from personalign.training.learner import Learner
 from personalign.training.methods import Job, train_dpo, train_sft, trained
 from personalign.training.objectives import dpo_loss, learning_rate_factor, sft_loss
 from personalign.training.settings import DpoSettings, LoraSettings, SftSettings
-from personalign.trees import logprobs, pack, row_logprobs
+from personalign.trees import logprobs
 from tiny import byte_tokenizer, tiny_model
 
 TOKENIZER = byte_tokenizer()
@@ -381,44 +381,12 @@ def test_the_reference_is_the_base_even_when_the_adapter_has_moved() -> None:
 # ---- refusals
 
 
-def test_a_memory_estimate_over_the_machine_is_refused_before_the_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
-    with pytest.raises(UserError, match="needs about .* GiB beside the model and 0.0 GiB are free; lower row_tokens"):
-        dpo(tmp_path)
-    dpo(tmp_path, settings(ignore_memory=True))
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neox"])
-def test_the_memory_estimate_holds_what_the_backward_pass_needs_and_not_twice_that(architecture: str) -> None:
-    model = tiny_model(architecture, len(TOKENIZER), hidden_size=128, intermediate_size=384).requires_grad_(False)
-    model = add_adapter(model, rank=8).train()
-    trees, _ = pair_trees(TOKENIZER, pairs(24), 400, "drop")
-    (row,) = pack(trees, 10_000)
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        values = row_logprobs(model, row)
-    assert values.requires_grad
-    fixed = memory.estimate(model, 0, False)  # adapter, optimiser, logits
-    estimate = memory.estimate(model, sum(map(len, trees)), False) - fixed
-    assert sum(kept.values()) <= estimate <= 2 * sum(kept.values())
-
-
 def test_memory_and_trackers_are_asked_about_before_the_reference_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "logprobs", lambda *a: pytest.fail("scored in vain"))
-    monkeypatch.setattr(memory, "available", lambda device: 1 << 20)
-    with pytest.raises(UserError, match="GiB are free"):
+    monkeypatch.setattr(budget, "available", lambda device: 1 << 20)
+    with pytest.raises(UserError, match="MiB are free"):
         dpo(tmp_path)
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="trackers: mlflow is not installed; `pip install mlflow`"):
@@ -441,12 +409,6 @@ def test_a_tracker_that_writes_into_the_run_folder_is_not_taken_for_an_earlier_r
     assert (tmp_path / "personalign").is_dir() and not (tmp_path / "earlier-1").exists()
     assert [step for step, _ in logged] == [1, 2, 2, 3, 4, 4]  # a held-out pass after each epoch of two steps
     assert "train/loss" in logged[0][1] and "held_out/accuracy" in logged[2][1]
-
-
-def test_files_that_the_container_would_give_back_count_as_free_memory(tmp_path: Path) -> None:
-    for name, text in (("max", "1000"), ("current", "900"), ("stat", "anon 300\ninactive_file 500\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.available(torch.device("cpu"), tmp_path) == 600
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path) -> None:

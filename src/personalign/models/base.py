@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from personalign.conversation import preflight, use_template
 from personalign.errors import UserError
 from personalign.models.folders import resolve
+from personalign.models.quantised import Kind, quantisation_config, take_over
 
 OVERFLOWS_IN_FP16 = {"gemma", "gemma2", "gemma3_text", "gemma3"}
 
@@ -47,13 +48,17 @@ def load_model(
     *,
     precision: str = "auto",
     device: str = "auto",
+    quantise: Kind | None = None,
     template: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """The base `name`, frozen and in eval mode, and its tokenizer with a chat template that passed preflight.
 
+    `quantise` keeps its linear layers in 4 bits ("nf4") or 8 ("int8"); head, embeddings and arithmetic are in `precision`.
+
     Raises:
-        UserError: as `resolve`; a folder that transformers cannot read; a template that cannot be trained on.
+        UserError: as `resolve`; a folder that transformers cannot read; a template that cannot be trained on; a base
+            that cannot be quantised here.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -65,9 +70,14 @@ def load_model(
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
         if getattr(config.get_text_config(), "attention_dropout", 0):
             config.get_text_config().attention_dropout = 0.0  # the adapter has a dropout of its own
+        placed = {}
+        if quantise is not None:
+            if getattr(config, "quantization_config", None) is not None:
+                raise UserError(f"--model {name}: its weights are quantised already; leave quantise out.")
+            placed = {"quantization_config": quantisation_config(quantise, dtype, where), "device_map": {"": where}}
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **placed
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
@@ -79,4 +89,5 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
-    return model.to(where).eval(), tokenizer
+    take_over(model)
+    return (model if placed else model.to(where)).eval(), tokenizer

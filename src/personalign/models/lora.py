@@ -87,6 +87,11 @@ class _LoraLinear(torch.autograd.Function):
         return dx.view(ctx.shape) if dx is not None else None, None, None, None, *found
 
 
+def frozen_linear(x: torch.Tensor, weight: Callable[[], torch.Tensor], bias: torch.Tensor | None) -> torch.Tensor:
+    """x W^T + b [..., out] for a frozen W [out, in] that is made when it is needed and not kept for the backward pass."""
+    return _LoraLinear.apply(x, weight, bias, ())  # type: ignore[no-any-return]
+
+
 def _dropped(x: torch.Tensor, piece: _Piece) -> torch.Tensor:
     """`x` [tokens, width] under the piece's dropout mask, the rest scaled up; the same mask for the same seed."""
     if not piece.dropout:

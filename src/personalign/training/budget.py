@@ -1,5 +1,6 @@
 """What memory there is, held against what training needs (memory.py), before the first step."""
 
+import ctypes
 import re
 import sys
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def fit_memory(
 def _estimate(model: Any, settings: TrainSettings, longest: int, adapters: int) -> dict[str, int]:
     """`estimate` with what the loaded model weighs."""
     weights = list(model.named_parameters())
-    base = sum(_bytes(parameter) for name, parameter in weights if ".lora_" not in name)
+    base = sum(weight_bytes(parameter) for name, parameter in weights if ".lora_" not in name)
     trained = sum(parameter.numel() for _, parameter in weights if parameter.requires_grad)
     dtype = model.get_input_embeddings().weight.dtype
     return estimate(
@@ -91,7 +92,7 @@ def _estimate(model: Any, settings: TrainSettings, longest: int, adapters: int) 
     )
 
 
-def _bytes(parameter: torch.nn.Parameter) -> int:
+def weight_bytes(parameter: torch.nn.Parameter) -> int:
     """A weight's bytes, with the scales of a quantised one."""
     state = getattr(parameter, "quant_state", None)
     scales = [state.absmax, *([state.state2.absmax] if state.nested else [])] if state is not None else []
@@ -138,6 +139,18 @@ def _cached(path: Path) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
+def give_back_freed_memory() -> None:
+    """Have glibc return freed blocks of a MiB and more to the system at once; with another libc nothing happens.
+
+    It would keep those of up to 32 MiB, and gradients, which stay, would come to lie between them: recomputation then
+    saves little on a CPU (bench/memory.py).
+    """
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+    except (OSError, AttributeError):
+        pass
+
+
 def in_words(parts: Mapping[str, int]) -> str:
     """The parts of an estimate that are there, largest first: "base 5.3 GiB, activations 2.1 GiB"."""
     shown = sorted(((size, part) for part, size in parts.items() if part != "peak" and size), reverse=True)
@@ -145,5 +158,5 @@ def in_words(parts: Mapping[str, int]) -> str:
 
 
 def gib(size: int) -> str:
-    """Bytes as GiB."""
-    return f"{size / 2**30:.1f} GiB"
+    """Bytes as GiB, as MiB below a tenth of one."""
+    return f"{size / 2**30:.1f} GiB" if size > 0.1 * 2**30 else f"{size / 2**20:.0f} MiB"

@@ -17,6 +17,7 @@ import torch
 
 from personalign.models import Part, routed
 from personalign.progress import bar
+from personalign.training.budget import give_back_freed_memory
 from personalign.training.folder import finished
 from personalign.training.interrupt import deferred_interrupt
 from personalign.training.learner import Learner
@@ -58,6 +59,7 @@ def train(model: Any, learners: Sequence[Learner], step: Step | None = None) -> 
 def _train(model: Any, learners: Sequence[Learner], step: Step | None) -> list[dict[str, Any]]:
     settings = learners[0].settings
     if settings.gradient_checkpointing:
+        give_back_freed_memory()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     processes = Processes(model, settings.trackers, str(learners[0].folder))
     advance = step or (lambda active, processes: gradient_step(model, active, processes))

@@ -12,8 +12,6 @@ from personalign.trees.attention import QUERY_BLOCK
 from personalign.trees.logprobs import CHUNK_ELEMENTS
 
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
-# bytes a weight: 4 bits and, for every 64, a scale of 8 bits, whose own scales (fp32) are for 256; or 8 bits
-QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 MOMENTS = {"adamw": 8.0, "sgd": 0.0, "paged_adamw_8bit": 2 + 8 / 256}  # bytes a trained parameter
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text"}
 HEAD_NORMS = {"qwen3", "gemma3", "gemma3_text"}
@@ -82,13 +80,24 @@ def shape_of(config: Any) -> Shape:
 def base_bytes(shape: Shape, precision: str, quantise: str | None = None) -> int:
     """Bytes of the base's weights; quantised are the linear layers of the decoder layers alone."""
     size = SIZES[precision]
-    linear = sum(out * width for out, width in shape.matrices.values())
+    linear = sum(_matrix_bytes(out, width, size, quantise) for out, width in shape.matrices.values())
     small = shape.norms * shape.hidden + (2 * shape.head_dim if shape.head_norms else 0)
     if shape.neox:
         small += shape.norms * shape.hidden + sum(out for out, _ in shape.matrices.values())
     rest = shape.layers * small + shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     rest += shape.hidden * (2 if shape.neox else 1)
-    return round(shape.layers * linear * (QUANTISED[quantise] if quantise else size)) + rest * size
+    return shape.layers * linear + rest * size
+
+
+def _matrix_bytes(out: int, width: int, size: int, quantise: str | None) -> int:
+    """Bytes of a weight matrix. NF4 has a scale of 8 bits for every 64 weights, and one in fp32 for 256 of these; int8
+    has one in fp32 a row.
+    """
+    blocks = -(-out * width // 64)
+    return {
+        None: out * width * size, "nf4": -(-out * width // 2) + blocks + 4 * -(-blocks // 256),
+        "int8": out * width + 4 * out,
+    }[quantise]  # fmt: skip
 
 
 def adapter_size(shape: Shape, rank: int, targets: tuple[str, ...] | None = None) -> int:

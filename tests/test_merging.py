@@ -151,5 +151,8 @@ def test_an_adapter_says_how_its_base_was_kept_and_another_base_is_refused(
     common = ["--model", base, "--precision", "fp32", "--texts", "1", "--output"]
     assert main(["merge", "--adapter", str(tmp_path / "own"), *common, str(tmp_path / "merged")]) == 0
     assert json.loads((tmp_path / "merged" / "merge.json").read_text(encoding="utf-8"))["quantise"] == "nf4"
+    other_bits = ["merge", "--adapter", str(tmp_path / "own"), "--quantise", "int8", *common, str(tmp_path / "no")]
+    assert main(other_bits) == 2
+    assert "trained on this base with `quantise: nf4`; load it so" in capsys.readouterr().err
     assert main(["merge", "--adapter", str(tmp_path / "other"), *common, str(tmp_path / "no")]) == 2
     assert "was trained on another base (another)" in capsys.readouterr().err

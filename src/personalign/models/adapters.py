@@ -181,14 +181,18 @@ def load_head(folder: str | Path) -> nn.Linear | None:
 def check_origin(folder: str | Path, base: str, template: str | None = None) -> None:
     """Raise UserError if the adapter's folder says that it was trained on another base, or under another template.
 
-    `base` is the base's fingerprint, `template` the hash of its chat template. A folder of another program says
-    nothing, and is taken at its word.
+    `base` is the base's fingerprint, and after a blank how it is quantised ("nf4"), `template` the hash of its chat
+    template. A folder of another program says nothing, and is taken at its word.
     """
     path = Path(folder) / ORIGIN
     if not path.is_file():
         return
     origin = json.loads(path.read_text(encoding="utf-8"))
     if origin.get("base") not in (None, base):
+        weights, _, kept = origin["base"].partition(" ")
+        if weights == base.partition(" ")[0]:
+            how = f"with `quantise: {kept}`" if kept else "without `quantise`"
+            raise UserError(f"{folder}: this adapter was trained on this base {how}; load it so, or train it again.")
         raise UserError(
             f"{folder}: this adapter was trained on another base ({origin.get('name') or origin['base']}); "
             "give that one as the model, or train it again on this one."

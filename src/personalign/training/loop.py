@@ -84,7 +84,9 @@ def _train(model: Any, learners: Sequence[Learner], step: Step | None) -> list[d
         while True:
             for learner in learners:
                 if not learner.active and learner.name not in summaries:
-                    summaries[learner.name] = learner.finish(processes.main, trained_together=len(learners))
+                    summaries[learner.name] = learner.finish(
+                        processes.main, trained_together=len(learners), shared_prompts=fits_trees(model)
+                    )
             active = [learner for learner in learners if learner.active]
             if not active:
                 break

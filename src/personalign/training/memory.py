@@ -13,6 +13,7 @@ from personalign.trees.logprobs import CHUNK_ELEMENTS
 
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 MOMENTS = {"adamw": 8.0, "sgd": 0.0, "paged_adamw_8bit": 2 + 8 / 256}  # bytes a trained parameter
+SCRATCH = 32 << 20  # what matrix libraries work in
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text"}
 HEAD_NORMS = {"qwen3", "gemma3", "gemma3_text"}
 
@@ -119,7 +120,7 @@ def estimate(
     base: int | None = None,
     adapter: int | None = None,
 ) -> dict[str, int]:
-    """Bytes by part (base, adapters, gradients, optimiser, activations, logits, cache) and "peak", which is less than
+    """Bytes by part (base, adapters, gradients, optimiser, activations, logits, cache, scratch) and "peak", which is less than
     their sum: not all of them stand at once.
 
     The class of `settings` says the method. `adapters` are trained in one pass, the gradients of `live` of them stand at
@@ -154,8 +155,9 @@ def estimate(
         "activations": through + ends + working,
         "logits": logits,
         "cache": _cache(shape, size, settings, longest) if isinstance(settings, PpoSettings) else 0,
+        "scratch": SCRATCH,
     }
-    standing = parts["base"] + parts["adapters"] + parts["optimiser"]
+    standing = parts["base"] + parts["adapters"] + parts["optimiser"] + SCRATCH
     step = parts["gradients"] + through + ends + max(working, logits)
     return parts | {"peak": standing + max(step, parts["cache"])}
 

@@ -5,8 +5,9 @@
 
 Each case trains a random model of SmolLM2-135M's shape for a few steps, in a process of its own, through the functions
 that the CLI calls. On the CPU the measured peak is what the weights weigh, and the growth of the largest resident size
-(VmHWM) from the loaded model on: Python and the libraries are not in the estimate, nor what loading leaves behind. With
-CUDA it is torch.cuda.max_memory_allocated. The estimate is made from the configuration alone.
+(VmHWM) from the loaded model on, after a tiny model was trained likewise: Python and the libraries are not in the
+estimate, nor what loading leaves behind. With CUDA it is torch.cuda.max_memory_allocated. The estimate is made from the
+configuration alone.
 
 The aim: never below what was measured, and at most 1.5 times that. The last line printed is JSON: name, ratio (largest
 estimate / measured), memory_ratio (largest measured / estimate), aim, met, rows.
@@ -32,6 +33,7 @@ MODEL = {
     "intermediate_size": 1536, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
     "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
+SMALL = {"hidden_size": 72, "num_hidden_layers": 2, "head_dim": 8, "intermediate_size": 128, "vocab_size": 512}
 STEPS = 2
 
 
@@ -46,11 +48,12 @@ def main() -> None:
         print(json.dumps(measure(args.case)), flush=True)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder))
+        make_model(Path(folder) / "model", MODEL)
+        make_model(Path(folder) / "small", MODEL | SMALL)
         rows = []
         print(f"{'case':54} {'measured':>9} {'estimate':>9} {'estimate / measured':>20}")
         for case in cases(args.quick):
-            command = [sys.executable, __file__, "--case", json.dumps({**case, "model": folder})]
+            command = [sys.executable, __file__, "--case", json.dumps({**case, "folder": folder})]
             environment = {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
             row = {**case, **run_json(command, environment)}
             rows.append(row)
@@ -91,7 +94,7 @@ def ratio(row: Mapping[str, Any]) -> float:
     return float(row["estimate_mb"] / row["measured_mb"])
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, sizes: Mapping[str, Any]) -> None:
     """A random model in bf16 and a tokenizer of bytes."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -99,7 +102,7 @@ def make_model(folder: Path) -> None:
     from personalign.models.stand_in import byte_tokenizer
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", **MODEL)
+    config = AutoConfig.for_model("llama", **sizes)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     byte_tokenizer("chatml").save_pretrained(folder)
 
@@ -115,7 +118,7 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
     from personalign.training.methods import Job, train_dpo, train_sft
     from personalign.training.settings import DpoSettings, SftSettings
 
-    kind = DpoSettings if case["method"] == "dpo" else SftSettings
+    kind, train = (DpoSettings, train_dpo) if case["method"] == "dpo" else (SftSettings, train_sft)
     settings = kind(
         row_tokens=case["row_tokens"],
         gradient_checkpointing=case["checkpointing"],
@@ -126,25 +129,29 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
         ignore_memory=True,
     )
     precision, quantise = ("bf16", "nf4") if case["weights"] == "nf4" else (case["weights"], None)
+    model_folder, small_folder = (str(Path(case["folder"]) / name) for name in ("model", "small"))
     cuda = torch.cuda.is_available()
-    _warm_up("cuda" if cuda else "cpu")
-    model, tokenizer = load_model(case["model"], precision=precision, quantise=quantise)  # type: ignore[arg-type]
+
+    def run(name: str, model: Any, tokenizer: Any) -> None:
+        rows = texts(case["method"], settings.batch)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["PERSONALIGN_HOME"] = folder
+            jobs = [Job(f"{n}", rows, [], settings, Path(folder) / f"{n}") for n in range(case["adapters"])]
+            train(model, tokenizer, jobs, base=name)
+
+    run("small", *load_model(small_folder, precision=precision, quantise=quantise))  # libraries take what they take
+    model, tokenizer = load_model(model_folder, precision=precision, quantise=quantise)
     weights = sum(map(weight_bytes, model.parameters())) / 2**20
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
         _settle(model)
     loaded = resident_mb("VmRSS")
-    rows = texts(case["method"], settings.batch)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["PERSONALIGN_HOME"] = folder
-        jobs = [Job(f"{n}", rows, [], settings, Path(folder) / f"{n}") for n in range(case["adapters"])]
-        (train_dpo if case["method"] == "dpo" else train_sft)(model, tokenizer, jobs, base="random")
+    run("model", model, tokenizer)
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else weights + resident_mb("VmHWM") - loaded
-    shape = shape_of(AutoConfig.from_pretrained(case["model"]))
     parts = estimate(
-        shape, settings, precision=precision, quantise=quantise, adapters=case["adapters"], longest=160,
-        device="cuda" if cuda else "cpu",
+        shape_of(AutoConfig.from_pretrained(model_folder)), settings, precision=precision, quantise=quantise,
+        adapters=case["adapters"], longest=160, device="cuda" if cuda else "cpu",
     )  # fmt: skip
     return {
         "measured_mb": round(peak, 1),
@@ -152,18 +159,6 @@ def measure(case: Mapping[str, Any]) -> dict[str, Any]:
         "weights_mb": round(weights, 1),
         "parts_mb": {part: round(size / 2**20, 1) for part, size in parts.items()},
     }
-
-
-def _warm_up(device: str) -> None:
-    """Have the libraries take what they take once."""
-    import torch
-
-    from personalign.models.lora import frozen_linear
-
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.ones(64, 64, device=device, dtype=dtype, requires_grad=True)
-        weight = torch.ones(64, 64, device=device, dtype=dtype)
-        frozen_linear(x, lambda weight=weight: weight, None).sum().backward()  # type: ignore[misc]
 
 
 def _settle(model: Any) -> None:

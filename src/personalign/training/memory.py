@@ -13,7 +13,7 @@ from personalign.trees.logprobs import CHUNK_ELEMENTS
 
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 MOMENTS = {"adamw": 8.0, "sgd": 0.0, "paged_adamw_8bit": 2 + 8 / 256}  # bytes a trained parameter
-SCRATCH = 32 << 20  # what matrix libraries work in
+SCRATCH = 48 << 20  # what matrix libraries work in
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text"}
 HEAD_NORMS = {"qwen3", "gemma3", "gemma3_text"}
 

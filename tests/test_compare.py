@@ -98,7 +98,7 @@ def test_a_prompt_without_room_for_an_answer_is_left_out(base, folders):
 def test_a_gate_sees_the_rewards_and_lengths_of_every_pair(base, folders):
     rankings = [Ranking(prompt, ["No.", "Gladly, yes!"], [1, 0], "x:1") for prompt in PROMPTS]
     gate = judge(copy.deepcopy(base), TOKENIZER, folders["reward"], rankings, max_length=200, row_tokens=64)
-    assert read_gate(folders["reward"]) == gate and (gate["pairs"], gate["prompts"]) == (3, 3)
+    assert gate.items() <= read_gate(folders["reward"]).items() and (gate["pairs"], gate["prompts"]) == (3, 3)
     for prompt, point in zip(PROMPTS, gate["points"], strict=True):
         for text, tokens, reward in (("Gladly, yes!", *point[:2]), ("No.", *point[2:])):
             answer = answer_ids(TOKENIZER, prompt, text)

@@ -254,10 +254,10 @@ def test_without_pairs_or_with_a_reward_that_is_no_number_there_is_no_verdict():
 def test_what_is_written_is_read_again(tmp_path):
     gate = reward_gate(drawn(good))
     write_gate(tmp_path / "reward", gate)
-    assert read_gate(tmp_path / "reward") == gate
+    assert read_gate(tmp_path / "reward") == gate | {"weights": "missing"}
     assert {path.name for path in (tmp_path / "reward").iterdir()} == {"gate.json", "gate.md", "gate.svg"}
     assert read_gate(tmp_path) is None
-    assert require_gate(tmp_path / "reward") == gate
+    assert require_gate(tmp_path / "reward") == gate | {"weights": "missing"}
 
 
 def test_ppo_is_refused_with_both_accuracies_and_the_remedy(tmp_path):
@@ -270,7 +270,16 @@ def test_ppo_is_refused_with_both_accuracies_and_the_remedy(tmp_path):
         require_gate(tmp_path)
     shares = [f"{gate[name]['value']:.3f}" for name in ("accuracy",)] + [f"{gate['length']['accuracy']['value']:.3f}"]
     assert all(share in str(error.value) for share in shares) and str(tmp_path) in str(error.value)
-    assert require_gate(tmp_path, ignore=True) == gate
+    assert require_gate(tmp_path, ignore=True) == gate | {"weights": "missing"}
+
+
+def test_a_verdict_holds_for_the_weights_that_were_judged(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"judged")
+    write_gate(tmp_path, reward_gate(drawn(good)))
+    assert require_gate(tmp_path)["passes"]
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="gate.json: this verdict is on other weights"):
+        require_gate(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"passes": true}'])

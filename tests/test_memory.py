@@ -145,9 +145,9 @@ def limited(limit: int, own: DpoSettings, monkeypatch: pytest.MonkeyPatch, **giv
 def test_max_memory_keeps_the_settings_that_fit_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert limited(GIB, settings(), monkeypatch, longest=50) == {"row_tokens": 1024, "gradient_checkpointing": False}
+    assert limited(GIB, settings(), monkeypatch, longest=50) == {"row_tokens": 1280, "gradient_checkpointing": False}
     said = capsys.readouterr().err
-    assert said.startswith("max_memory some: row_tokens 1024, gradient_checkpointing off (about ")
+    assert said.startswith("max_memory some: row_tokens 1280, gradient_checkpointing off (about ")
     assert said.endswith(" MiB)\n") and "activations " in said
 
 

@@ -218,6 +218,31 @@ def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "gradient_step", dying)
 
 
+@pytest.mark.parametrize("kind", ["the system refuses", "the GPU is full"])
+def test_out_of_memory_in_the_middle_of_an_epoch_leaves_the_checkpoint_and_says_what_to_do(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = loop.gradient_step
+
+    def hungry(model: Any, learners: Any, processes: Any) -> Any:
+        metrics = plain(model, learners, processes)
+        if learners[0].step == 2:  # in the third step, when weights have changed already
+            if kind == "the GPU is full":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            torch.empty(1 << 60)
+        return metrics
+
+    monkeypatch.setattr(loop, "gradient_step", hungry)
+    with pytest.raises(UserError, match="out of memory; the last checkpoint is safe.*row_tokens"):
+        dpo(tmp_path / "cut", settings(checkpoint_every=2))
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-00000002"]
+    monkeypatch.setattr(loop, "gradient_step", plain)
+    dpo(tmp_path / "cut", settings(checkpoint_every=2))
+    dpo(tmp_path / "whole", settings())
+    adapter = Path("adapter") / "adapter_model.safetensors"
+    assert (tmp_path / "cut" / adapter).read_bytes() == (tmp_path / "whole" / adapter).read_bytes()
+
+
 @pytest.mark.parametrize("method", ["dpo", "sft"])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_run_that_was_stopped_ends_in_the_same_weights_bit_for_bit(

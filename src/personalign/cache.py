@@ -1,6 +1,5 @@
 """A step of a run that is done once: it runs again only when what it depends on, or what it left, has changed."""
 
-import hashlib
 import json
 import sys
 import time
@@ -10,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from personalign.files import write_whole
+from personalign.files import file_hash, write_whole
 from personalign.processes import rank, wait
 from personalign.recipe import Recipe
 
@@ -77,14 +76,6 @@ def made(folder: Path, name: str) -> dict[str, str]:
     """SHA-256 of each file that a stage left, by path below the run directory; {} where it has not run."""
     record = _record(folder, name)
     return record["outputs"] if record else {}
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, "missing" where there is none."""
-    if not path.is_file():
-        return "missing"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bundled(package: str, name: str) -> str:

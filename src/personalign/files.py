@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what they are by content."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,3 +14,11 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     work.replace(path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, "missing" where there is none."""
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

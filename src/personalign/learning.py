@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from personalign import rows
-from personalign.cache import Inputs, Run, file_hash, made
+from personalign.cache import Inputs, Run, made
 from personalign.datasets import Pair, Prompt, Ranking, chosen_conversation
 from personalign.errors import UserError
+from personalign.files import file_hash
 from personalign.processes import rank
 from personalign.recipe import Recipe
 from personalign.runs import adapter_folder, reward_folder

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from personalign.cache import Inputs, bundled, file_hash
+from personalign.cache import Inputs, bundled
 from personalign.datasets import (
     Conversation,
     Pair,
@@ -34,7 +34,7 @@ from personalign.datasets import (
 )
 from personalign.datasets.records import opening
 from personalign.errors import UserError
-from personalign.files import write_whole
+from personalign.files import file_hash, write_whole
 from personalign.recipe import Recipe
 from personalign.sources import EVERYDAY, Data
 

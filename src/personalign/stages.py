@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from personalign import __version__, rows
-from personalign.cache import Inputs, Stage, bundled, file_hash, made
+from personalign.cache import Inputs, Stage, bundled, made
 from personalign.datasets import Pair, Situation
+from personalign.files import file_hash
 from personalign.learning import learn, learning_inputs, learning_outputs, load, model_inputs
 from personalign.personas import Persona
 from personalign.recipe import Recipe

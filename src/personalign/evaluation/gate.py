@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from personalign.errors import UserError
 from personalign.evaluation.views import interval, labels, number, without_nan
-from personalign.files import write_whole
+from personalign.files import file_hash, write_whole
 from personalign.statistics import (
     Interval,
     bootstrap,
@@ -24,7 +24,7 @@ from personalign.statistics import (
 )
 
 Gate = dict[str, Any]
-FILE = "gate.json"
+FILE, WEIGHTS = "gate.json", "adapter_model.safetensors"
 FEWEST = 10
 """Prompts below which no reward model passes: a bootstrap of fewer says little."""
 CLOSE = 0.1
@@ -123,10 +123,11 @@ def why(gate: Gate, language: str = "en") -> str:
 
 
 def write_gate(folder: str | Path, gate: Gate, language: str = "en") -> None:
-    """Write gate.json, and for people gate.md and gate.svg, into `folder`."""
+    """Write gate.json, and for people gate.md and gate.svg, into the reward model's `folder`; they name its weights."""
     from personalign.evaluation.gate_report import gate_figure, gate_table
 
     folder = Path(folder)
+    gate = gate | {"weights": file_hash(folder / WEIGHTS)}
     write_whole(folder / "gate.md", gate_table(gate, language) + "\n")
     write_whole(folder / "gate.svg", gate_figure(gate, language))
     write_whole(folder / FILE, json.dumps(gate, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
@@ -149,7 +150,8 @@ def read_gate(folder: str | Path) -> Gate | None:
 def require_gate(folder: str | Path, ignore: bool = False) -> Gate | None:
     """Return the verdict on the reward model in `folder` if it passes, or whatever there is if `ignore`.
 
-    Raises UserError, with the accuracies and the remedy, where it does not pass or has never been judged.
+    Raises UserError, with the accuracies and the remedy, where it does not pass, has never been judged, or was another
+    when it was.
     """
     gate = read_gate(folder)
     if ignore:
@@ -157,6 +159,11 @@ def require_gate(folder: str | Path, ignore: bool = False) -> Gate | None:
     if gate is None:
         raise UserError(
             f"{folder}: this reward model has not been judged (there is no {FILE}); train it with held-out pairs, "
+            "or go on with --ignore-gate."
+        )
+    if gate.get("weights") != file_hash(Path(folder) / WEIGHTS):
+        raise UserError(
+            f"{Path(folder) / FILE}: this verdict is on other weights than those beside it; train the reward model again, "
             "or go on with --ignore-gate."
         )
     if not gate["passes"]:

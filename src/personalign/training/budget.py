@@ -3,7 +3,8 @@
 import ctypes
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,25 @@ def _cached(path: Path) -> int:
     """Bytes of files (the model's, just read) that the control group counts and would give back."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Running out of memory while training becomes a UserError with the remedy.
+
+    On a CPU it is known only where the system refuses memory; where it kills the process instead, nobody can say a word,
+    and the rerun goes on just the same.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        refused = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        if not (refused or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+            raise
+        raise UserError(
+            "out of memory; the last checkpoint is safe, and the same command goes on from there, also with a lower row_tokens "
+            "or with gradient_checkpointing (max_memory chooses both), which change results by rounding alone."
+        ) from error
 
 
 def give_back_freed_memory() -> None:

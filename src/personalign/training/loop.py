@@ -17,7 +17,7 @@ import torch
 
 from personalign.models import Part, routed
 from personalign.progress import bar
-from personalign.training.budget import give_back_freed_memory
+from personalign.training.budget import give_back_freed_memory, memory_errors
 from personalign.training.folder import finished
 from personalign.training.interrupt import deferred_interrupt
 from personalign.training.learner import Learner
@@ -74,6 +74,7 @@ def _train(model: Any, learners: Sequence[Learner], step: Step | None) -> list[d
     with (
         deferred_interrupt() as interrupted,
         processes.guarded(),
+        memory_errors(),
         bar(
             total=sum(learner.steps for learner in learners),
             initial=sum(learner.step for learner in learners),

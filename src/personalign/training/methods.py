@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from personalign.datasets import Conversation, Pair, Ranking
+from personalign.files import file_hash
 from personalign.models import adapter_parameters, add_adapter, check_origin, load_adapter, load_head, save_adapter
 from personalign.training.budget import fit_memory
 from personalign.training.examples import content, conversation_trees, pair_trees, ranking_trees
@@ -288,5 +289,5 @@ def run_digest(method: str, base: str, settings: TrainSettings, *splits: Sequenc
 
 
 def folder_hash(folder: str) -> str:
-    path = Path(folder) / "adapter_model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "missing"
+    """What an adapter's weights are, by content."""
+    return file_hash(Path(folder) / "adapter_model.safetensors")[:16]

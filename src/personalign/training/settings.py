@@ -42,7 +42,7 @@ class TrainSettings(BaseModel):
     )
     batch: int = Field(8, ge=1, description="examples (pairs, conversations) to an optimiser step")
     row_tokens: int = Field(
-        1024,
+        1280,
         ge=16,
         description="tokens of packed trees in one forward pass; memory grows with it, results do not change",
     )

@@ -186,7 +186,7 @@ def test_the_fused_kernel(architecture, monkeypatch):
     """What other devices than the CPU run (gemma2 apart: no fused kernel knows soft caps)."""
     monkeypatch.setattr(attention, "UNFUSED", set())
     if architecture != "gemma2":
-        monkeypatch.setattr(attention, "_attend", None)
+        monkeypatch.setattr(attention, "_Attention", None)
     forest = [*fixed_trees(), random_tree([0, 1], [9, 5, 7], [True] * 3)]  # a chain needs no mask
     values, slopes = differences(models(architecture), models(architecture), forest, 512)
     assert values < 1e-4 and slopes < 1e-4
@@ -199,10 +199,12 @@ def test_gradient_checkpointing(architecture, monkeypatch):
     model = adapted(architecture).train()
     model.get_base_model().gradient_checkpointing_enable()
     calls = []
-    attend = attention._attend
-    monkeypatch.setattr(attention, "_attend", lambda *args: calls.append(1) or attend(*args))
+    weights = attention._Attention._weights
+    monkeypatch.setattr(attention._Attention, "_weights", lambda *args: calls.append(1) or weights(*args))
     found, again = values_and_gradients(model)
-    assert len(calls) == 2 * model.config.num_hidden_layers * len(fixed_trees())  # it was indeed run twice
+    assert len(calls) == 3 * model.config.num_hidden_layers * len(
+        fixed_trees()
+    )  # forward, again, backward
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-5)
     assert (again - slopes).norm() < 3e-5 * slopes.norm()
 

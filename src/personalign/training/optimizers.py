@@ -22,7 +22,7 @@ def make_optimizer(name: str, parameters: Sequence[nn.Parameter], settings: Trai
         "lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay
     }  # fmt: skip
     if name == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, fused=True, **options)
     if device.type != "cuda":
         raise UserError(
             f"optimizer {name}: it needs a CUDA GPU, and this is the {device.type}; use `optimizer: adamw`."

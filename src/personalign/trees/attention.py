@@ -6,6 +6,7 @@ and what a layer asks for (sliding window, soft cap, scaling) arrives here as th
 architecture alike.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,20 +24,22 @@ UNFUSED = {"cpu"}  # devices on which plain matrix products are faster than the 
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(cap(scale q k^T) + mask) v by plain matrix products over blocks of queries; recomputed backwards.
+    """softmax(cap(scale q k^T) + mask) v within each block of a row, by plain matrix products; recomputed backwards.
 
     On a CPU this is more than twice as fast as the fused kernel (bench/dpo_vs_trl.py prints the whole step), and it
-    knows soft caps, which no fused kernel there does. A block reads only keys up to its last query: a later token is
-    never an ancestor. q is [kv heads, groups, n, dim], k and v are [kv heads, n, dim].
+    knows soft caps, which no fused kernel there does. Queries are taken QUERY_BLOCK at a time and read only keys up to
+    their last: a later token is never an ancestor. One function for the whole row, since autograd would add up a
+    gradient as long as the row for every slice of it. q is [heads, length, dim], k and v are [kv heads, length, dim];
+    the result is [length, heads, dim].
     """
 
     @staticmethod
     def _weights(
         q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, start: int, scale: float, softcap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weights [kv heads, groups, block, keys] of the block of queries from `start`, and the soft cap's slope."""
-        heads, groups, n, dim = q.shape
-        scores = torch.bmm(q.reshape(heads, groups * n, dim) * scale, k.transpose(1, 2)).view(heads, groups, n, -1)
+        """Weights [kv heads, groups * queries, keys] of the queries from `start` on, and the soft cap's slope."""
+        heads, n = k.shape[0], q.shape[1]
+        scores = torch.bmm((q * scale).reshape(heads, -1, q.shape[-1]), k.transpose(1, 2))
         bend = None
         if softcap is not None:
             capped = torch.tanh(scores / softcap)
@@ -47,7 +50,8 @@ class _Attention(torch.autograd.Function):
         else:
             seen = mask[start:end, :end]
         # added and not filled in: one vectorised pass instead of a copy and a slow one
-        scores.add_(torch.zeros(n, end, dtype=scores.dtype, device=q.device).masked_fill_(~seen, float("-inf")))
+        hidden = torch.zeros(n, end, dtype=scores.dtype, device=q.device).masked_fill_(~seen, float("-inf"))
+        scores.view(heads, -1, n, end).add_(hidden)
         return scores.softmax(-1), bend
 
     @staticmethod
@@ -56,50 +60,43 @@ class _Attention(torch.autograd.Function):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        mask: torch.Tensor | None,
+        blocks: Sequence[tuple[int, int, torch.Tensor | None]],
         scale: float,
         softcap: float | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(q, k, v)
-        ctx.options = (mask, scale, softcap)
-        heads, groups, n, dim = q.shape
-        out = torch.empty_like(q)
-        for start in range(0, n, QUERY_BLOCK):
-            end = min(start + QUERY_BLOCK, n)
-            weights, _ = _Attention._weights(q[:, :, start:end], k[:, :end], mask, start, scale, softcap)
-            out[:, :, start:end] = torch.bmm(weights.view(heads, -1, end), v[:, :end]).view(heads, groups, -1, dim)
+        ctx.options = (blocks, scale, softcap)
+        heads, length, dim = q.shape
+        out = q.new_empty(length, heads, dim)
+        for first, last, mask in blocks:
+            for start in range(first, last, QUERY_BLOCK):
+                end = min(start + QUERY_BLOCK, last)
+                keys, values = k[:, first:end], v[:, first:end]
+                weights, _ = _Attention._weights(q[:, start:end], keys, mask, start - first, scale, softcap)
+                out[start:end].transpose(0, 1).copy_(torch.bmm(weights, values).view(heads, -1, dim))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        mask, scale, softcap = ctx.options
-        heads, groups, n, dim = q.shape
+        blocks, scale, softcap = ctx.options
+        heads, _, dim = q.shape
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for start in range(0, n, QUERY_BLOCK):
-            end = min(start + QUERY_BLOCK, n)
-            part = q[:, :, start:end]
-            weights, bend = _Attention._weights(part, k[:, :end], mask, start, scale, softcap)
-            grad = grads[0][:, :, start:end].reshape(heads, -1, dim)
-            flat = weights.view(heads, -1, end)
-            dv[:, :end] += torch.bmm(flat.transpose(1, 2), grad)
-            slope = torch.bmm(grad, v[:, :end].transpose(1, 2))
-            slope = torch._softmax_backward_data(slope, flat, -1, flat.dtype)
-            if bend is not None:
-                slope = slope * bend.view(heads, -1, end)
-            slope = slope * scale
-            dq[:, :, start:end] = torch.bmm(slope, k[:, :end]).view(heads, groups, -1, dim)
-            dk[:, :end] += torch.bmm(slope.transpose(1, 2), part.reshape(heads, -1, dim))
+        for first, last, mask in blocks:
+            for start in range(first, last, QUERY_BLOCK):
+                end = min(start + QUERY_BLOCK, last)
+                part, keys, values = q[:, start:end], k[:, first:end], v[:, first:end]
+                weights, bend = _Attention._weights(part, keys, mask, start - first, scale, softcap)
+                grad = grads[0][start:end].transpose(0, 1).reshape(len(k), -1, dim)
+                dv[:, first:end] += torch.bmm(weights.transpose(1, 2), grad)
+                slope = torch.bmm(grad, values.transpose(1, 2))
+                slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype)
+                if bend is not None:
+                    slope = slope * bend
+                slope = slope.mul_(scale)
+                dq[:, start:end] = torch.bmm(slope, keys).view(heads, -1, dim)
+                dk[:, first:end] += torch.bmm(slope.transpose(1, 2), part.reshape(len(k), -1, dim))
         return dq, dk, dv, None, None, None
-
-
-def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float, softcap: float | None
-) -> torch.Tensor:
-    """Attention of one tree: q [heads, n, dim], k and v [kv heads, n, dim] -> [heads, n, dim]."""
-    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast, rotations and norms leave them in fp32
-    grouped = q.view(k.shape[0], -1, *q.shape[1:])
-    return _Attention.apply(grouped, k, v, mask, scale, softcap).view_as(q)
 
 
 def tree_attention(
@@ -127,16 +124,16 @@ def tree_attention(
     plain = query.device.type in UNFUSED or softcap is not None
     if plain and dropout:
         raise ValueError("attention dropout is not supported here; set attention_dropout to 0 in the model's config")
+    masks = [(block.start, block.end, block.mask(sliding_window, query.device)) for block in blocks]
+    if plain:
+        q, k, v = (x[0].to(value.dtype) for x in (query, key, value))  # rotations and norms may leave q and k in fp32
+        return _Attention.apply(q, k, v, masks, scaling, softcap)[None], None
     outputs = []
-    for block in blocks:
-        q, k, v = (x[:, :, block.start : block.end] for x in (query, key, value))
-        mask = block.mask(sliding_window, query.device)
-        if plain:
-            out = _attend(q[0], k[0], v[0], mask, scaling, softcap)[None]
-        else:
-            out = nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
-            )
+    for start, end, mask in masks:
+        q, k, v = (x[:, :, start:end] for x in (query, key, value))
+        out = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
+        )
         outputs.append(out.transpose(1, 2))
     return torch.cat(outputs, 1), None
 

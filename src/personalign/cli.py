@@ -18,6 +18,18 @@ COMMANDS = {
     "run": ("personalign.commands:run", "make, train and measure the persona of a recipe; goes on from what is done"),
     "init": ("personalign.commands:init", "write a commented starter recipe"),
     "chat": ("personalign.chat:chat", "talk to a persona in the terminal"),
+    "make traits": ("personalign.make_commands:traits", "from one line about somebody to a persona file"),
+    "make imitate": ("personalign.make_commands:imitate", "from a chat export to somebody's persona and how they talk"),
+    "make situations": ("personalign.make_commands:situations", "everyday situations to talk in"),
+    "make dialogues": ("personalign.make_commands:dialogues", "what personas say in situations, turn by turn"),
+    "make rejections": ("personalign.make_commands:rejections", "to each reply the one of somebody opposite: pairs"),
+    "make restyle": ("personalign.make_commands:restyle", "answers that you have, in the persona's voice: pairs"),
+    "make roleplay": ("personalign.make_commands:roleplay", "questions to the persona with its answers"),
+    "make instruct": ("personalign.make_commands:instruct", "instructions with answers, from seeds, words or posts"),
+    "make knowledge": (
+        "personalign.make_commands:knowledge",
+        "questions on texts, three answers each, ranked by a judge",
+    ),
     "train sft": ("personalign.commands:train_sft", "supervised fine-tuning on answers"),
     "train dpo": ("personalign.commands:train_dpo", "direct preference optimisation on pairs"),
     "train reward": ("personalign.commands:train_reward", "a reward model on pairs or rankings, and what it is worth"),
@@ -26,6 +38,12 @@ COMMANDS = {
     "merge": ("personalign.merge:merge", "put an adapter into the base's weights, and measure what that changed"),
     "data lint": ("personalign.commands:lint", "name every bad row of a dataset, and its duplicates and length bias"),
     "data show": ("personalign.commands:show", "decode a row with its counted tokens marked"),
+    "data dedupe": ("personalign.dedupe_command:dedupe", "leave out rows that nearly repeat an earlier one"),
+    "data diversity": ("personalign.diversity_command:diversity", "whether a dataset goes on saying something new"),
+    "data ledger": (
+        "personalign.ledger_view:ledger_view",
+        "what a run has asked language models for, and what it cost",
+    ),
     "personas list": ("personalign.commands:personas", "the 16 types and the bundled examples"),
     "personas show": ("personalign.commands:persona_show", "a persona as YAML, its system prompt included"),
     "models": ("personalign.commands:models", "the embedded models, their licences and whether they are here"),
@@ -67,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def overview(group: str = "") -> str:
     """The help: all commands, or those of a group such as "data"."""
     shown = {name: text for name, (_, text) in COMMANDS.items() if name.startswith(group)}
-    return HELP.format(commands="\n".join(f"  {name:<14} {text}" for name, text in shown.items()))
+    return HELP.format(commands="\n".join(f"  {name:<16} {text}" for name, text in shown.items()))
 
 
 def _command(words: list[str]) -> int:

@@ -1,7 +1,7 @@
 """A dry run: every stage of a recipe on a tiny random model of the same architecture, before anything large is fetched.
 
 It reads the data files that are here to the end, so that a bad row shows now, trains on a handful of their rows, and says
-what it could not check. Nothing is written outside of a temporary folder.
+what it could not check. Nothing is written outside of a temporary folder, and no language model is asked for anything.
 """
 
 import os
@@ -119,9 +119,10 @@ def _one_thread() -> Iterator[None]:
 
 def _small(recipe: Recipe, work: Path) -> tuple[Recipe, list[str]]:
     """The recipe in little, and what is to be said about it."""
-    notes = _sampled(recipe, work)
+    notes = [*_to_be_made(recipe), *_sampled(recipe, work)]
     small = recipe.model_dump(mode="json")
     small |= {
+        "make": None,
         "model": str(work / "model"),
         "output": str(work / "run"),
         "data": _small_data(recipe.data, work / "data"),
@@ -145,6 +146,29 @@ def _small(recipe: Recipe, work: Path) -> tuple[Recipe, list[str]]:
             steps.insert(0, {"method": "reward", **SMALL, "data": {"source": str(work / "rankings.jsonl")}})
         small["train"] = steps if len(steps) > 1 or isinstance(recipe.train, tuple) else steps[0]
     return recipes.build(small), notes
+
+
+def _to_be_made(recipe: Recipe) -> list[str]:
+    """What the recipe's `make` would do; its settings were checked when the recipe was read.
+
+    Raises UserError for prompts that are none, and for a budget in dollars that could not be kept.
+    """
+    if recipe.make is None:
+        return []
+    from personalign.clients import price_of
+    from personalign.making import check_prompts, key_missing
+
+    check_prompts(recipe.make.prompts)
+    name = recipe.make.client
+    if recipe.make.budget_usd is not None and price_of(name, recipe.make.prices_by_model()) is None:
+        raise UserError(
+            f"make.budget_usd: the price of {name} is not known, so it cannot be kept; give make.prices, or make.budget_tokens."
+        )
+    missing = key_missing(name)
+    return [
+        f"make      {', '.join(recipe.make.names())} with {name}: nothing is asked in a dry run"
+        + (f"; before the real one, set {missing}" if missing else "")
+    ]
 
 
 def _small_step(recipe: Recipe, name: str, work: Path, notes: list[str]) -> dict[str, Any]:

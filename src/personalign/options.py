@@ -91,8 +91,7 @@ def _add(parser: argparse.ArgumentParser, model: type[BaseModel], prefix: tuple[
         else:
             arguments |= {"metavar": _metavar(kind, name)}
         if _positional(field):
-            required = field.is_required()
-            arguments["nargs"] = None if required else "?"
+            arguments.setdefault("nargs", None if field.is_required() else "?")
             parser.add_argument(names[0], **arguments)
         else:
             flags = [_spelt(prefix, names[0]), *(f"--{alias}" for alias in names[1:])]

@@ -1,7 +1,8 @@
-"""Walks a recipe: persona -> data -> train -> evaluate -> report, in one run directory.
+"""Walks a recipe: make -> persona -> data -> train -> evaluate -> report, in one run directory.
 
     runs/<name>/recipe.yaml, versions.json          what was asked for, and what ran it
     runs/<name>/stages/<stage>.json                 inputs and outputs of each stage that is done, as hashes
+    runs/<name>/ledger.sqlite, made/                what a language model made, once for all personas, and what that cost
     runs/<name>/persona.yaml, data/, train/ (adapter/, metrics.jsonl), evaluation/, report.{md,html,json}, figures/
     runs/<name>/sft/, reward/, ppo/                 in place of train/, where it is a list of steps
     runs/<name>/<persona>/..., .../seed-<n>/...     the same again for each of several personas and training seeds
@@ -25,8 +26,9 @@ from personalign.cache import Stage, bring_up_to_date
 from personalign.errors import UserError
 from personalign.files import write_whole
 from personalign.locks import locked
-from personalign.processes import rank
+from personalign.processes import rank, wait
 from personalign.recipe import Recipe, dump
+from personalign.stages import make_stage
 from personalign.stages import stages as stages_of
 from personalign.terminal import side_by_side, wrap
 
@@ -40,21 +42,25 @@ def run(recipe: Recipe, stages: Mapping[str, Stage] | None = None) -> Path:
     Raises UserError for a folder that holds something else, cannot be written or is in use, and whatever a stage refuses.
     """
     whole, main = recipe.folder(), rank() == 0
-    personas = {name: (each, each.folder()) for name, each in recipe.each().items()}
-    singles = {
-        "/".join(filter(None, [name, seed])): (each, each.folder())
-        for name, (persona, _) in personas.items()
-        for seed, each in persona.by_seed().items()
-    }
-    folders = {whole: recipe}
-    for each, folder in [*personas.values(), *singles.values()]:
-        folders.setdefault(folder, each)
-    for folder in folders if main else ():
-        _prepare(folder)
+    if main:
+        prepare(whole)
     busy = f"{whole}: another run is at work in it; wait for it, or give another `output` folder."
     with locked(whole / ".lock", busy) if main else nullcontext():
-        for folder, each in folders.items() if main else ():
-            dump(each, folder / "recipe.yaml")
+        if main:
+            dump(recipe, whole / "recipe.yaml")
+        if stages is None and recipe.make is not None:
+            bring_up_to_date("make", make_stage(), [(recipe, whole)])
+            wait()  # a persona that it makes is, from here on, a file of the run
+        personas = {name: (each, each.folder()) for name, each in recipe.each().items()}
+        singles = {
+            "/".join(filter(None, [name, seed])): (each, each.folder())
+            for name, (persona, _) in personas.items()
+            for seed, each in persona.by_seed().items()
+        }
+        for each, folder in [*personas.values(), *singles.values()] if main else ():
+            if folder != whole:
+                prepare(folder)
+                dump(each, folder / "recipe.yaml")
         for_single, for_persona = stages_of(recipe) if stages is None else (stages, {})
         for runs, todo in ((singles, for_single), (personas, for_persona)):
             for name, stage in todo.items():
@@ -114,7 +120,7 @@ def _show_measured(recipe: Recipe) -> None:
     print(f"report: {folder / 'report.html'}")
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """Make sure that the run directory is one, and can be written."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "stages").is_dir():
         raise UserError(f"{folder}: holds files that are no run of personalign; give another `output` folder.")

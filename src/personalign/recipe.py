@@ -15,8 +15,9 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationE
 
 from personalign.checking import Strict, checked, refusal
 from personalign.errors import UserError
+from personalign.make import Make
 from personalign.personas import TYPES, Persona, persona, poles, yamlfile
-from personalign.sources import EVERYDAY, Data
+from personalign.sources import EVERYDAY, MADE, PLACE, Data
 from personalign.steps import Train, TrainDpo, by_method, step_names
 
 Arm = Literal["base", "prompted", "adapter", "adapter+prompt"]
@@ -102,6 +103,11 @@ class Recipe(Strict):
     adapter: str | None = Field(None, description="measure this adapter instead of training one (`train: null`)")
     seed: int = Field(0, ge=0, description="seed of everything random")
     output: str | None = Field(None, min_length=1, description="run folder; runs/<name> if not given")
+    make: Make | None = Field(
+        None,
+        description="data that a language model makes first: `client`, `budget_usd`, and `steps` such as [traits, situations, "
+        "dialogues, rejections]; with `data.source: made` that is what is learned from (docs/making-data.md)",
+    )
     data: Data = Field(Data(), description="what is learned from")
     train: Annotated[Train | tuple[Train, ...] | None, BeforeValidator(by_method)] = Field(
         TrainDpo(),
@@ -140,6 +146,12 @@ class Recipe(Strict):
         for place, data, _ in [*self._learned(), (("data",), self.data, "")]:
             if EVERYDAY in data.source and data.source != (EVERYDAY,):
                 raise refusal("is either everyday or files, not both", *place, "source")
+            if MADE in data.source and (self.make is None or not self.make.makes_rows):
+                raise refusal(
+                    f"{MADE} is what `make` makes, and {'no step of it makes rows' if self.make else 'there is no `make` here'} "
+                    f"to learn from; write ./{MADE} for a folder of that name",
+                    *place, "source",
+                )  # fmt: skip
         if isinstance(self.persona, tuple):
             self._several(self.persona)
         else:
@@ -153,7 +165,8 @@ class Recipe(Strict):
             if data.source == (EVERYDAY,) and method != "ppo" and not self.poles():
                 raise refusal(
                     f"{who.name} is none of the 16 types, so the bundled data hold no answers for it: give `data.source` "
-                    "a file of its own, or name the poles that it stands for in `evaluate.poles`",
+                    f"{f'{MADE}, or ' if self.make is not None else ''}a file of its own, or name the poles that it stands for "
+                    "in `evaluate.poles`",
                     *((*place, "source") if "source" in data.model_fields_set else ("persona",)),
                 )
 
@@ -164,13 +177,15 @@ class Recipe(Strict):
             raise refusal("are one persona's; leave them out, each type has its own", "evaluate", "poles")
         for place, data, method in self._learned():
             found = [checked(data.of, label(who)).source for who in people]
-            if data.source != (EVERYDAY,) and method != "ppo" and len(set(found)) < len(people):
+            if not {EVERYDAY, MADE} & {*data.source} and method != "ppo" and len(set(found)) < len(people):
                 raise refusal(
                     "several personas would learn the same from it: give a folder with a file for each persona, or a name "
                     f"with {{persona}} in it (data/{{persona}}.json), or `{EVERYDAY}`",
                     *place, "source",
                 )  # fmt: skip
-        self.each()
+        if self.make is not None and len({who.name for who in self.people().values()}) < len(people):
+            raise refusal("two have the same name, by which `make` tells their rows apart; rename one", "persona")
+        self._each()
 
     def _learned(self) -> list[tuple[tuple[str | int, ...], Data, str]]:
         """Of each step: the place of its data in the recipe, the data, and the method."""
@@ -199,7 +214,34 @@ class Recipe(Strict):
         return next((name for name, step in reversed(self.steps().items()) if step.method != "reward"), None)
 
     def each(self) -> dict[str, "Recipe"]:
-        """The recipe of each persona alone, by its subfolder of the run folder; "" where the recipe names but one."""
+        """The recipe of each persona alone, by its subfolder of the run folder; "" where the recipe names but one.
+
+        They have no `make`: what it makes is, for them, a file.
+        """
+        return self._once_made()._each()
+
+    def _once_made(self) -> "Recipe":
+        """The recipe of what comes after `make`, which leaves made/personas/<persona>.jsonl and, where it makes them, .yaml."""
+        if self.make is None:
+            return self
+        made = self.folder() / "made" / "personas"
+
+        def own(step: Train) -> Train:
+            return step.model_copy(update={"data": step.data.once_made(rows)}) if step.data is not None else step
+
+        def person(who: str | Persona) -> str | Persona:
+            file = made / f"{label(who)}.yaml"
+            return str(file) if self.make is not None and self.make.makes_people and file.is_file() else who
+
+        rows = str(made / f"{PLACE}.jsonl")
+        return self._with(
+            make=None,
+            data=self.data.once_made(rows),
+            train=tuple(map(own, self.train)) if isinstance(self.train, tuple) else self.train,
+            persona=tuple(map(person, self.persona)) if isinstance(self.persona, tuple) else person(self.persona),
+        )
+
+    def _each(self) -> dict[str, "Recipe"]:
         if not isinstance(self.persona, tuple):
             return {"": self._for(self.persona)}
         return {
@@ -233,10 +275,15 @@ class Recipe(Strict):
     def _with(self, **changes: Any) -> "Recipe":
         return Recipe.model_validate(dict(self) | changes)
 
+    def people(self) -> dict[str, Persona]:
+        """Each persona by its label, in the recipe's language where it has both."""
+        named = self.persona if isinstance(self.persona, tuple) else (self.persona,)
+        return {label(who): checked(persona, who, self.language) if isinstance(who, str) else who for who in named}
+
     def who(self) -> Persona:
-        """The persona, in the recipe's language where it has both; of several see `each`."""
-        assert not isinstance(self.persona, tuple)
-        return checked(persona, self.persona, self.language) if isinstance(self.persona, str) else self.persona
+        """The persona; of several see `people`."""
+        (found,) = self.people().values()
+        return found
 
     def poles(self) -> str:
         """The poles that training aims at ("ENFP", "E"), "" for a free persona that stands for none."""
@@ -292,10 +339,11 @@ def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
     for place, key in enumerate(keys):
         at: Any = key
         if isinstance(node, list):  # steps, by their names
-            names = step_names([step.get("method", "dpo") for step in node])
+            made = keys[0] == "make"
+            names = [next(iter(step)) for step in node] if made else step_names([s.get("method", "dpo") for s in node])
             if key not in names:
                 raise UserError(f"--set {dotted}: there is no step `{key}`; the steps are {', '.join(names)}.")
-            at = names.index(key)
+            node, at = (node[names.index(key)], key) if made else (node, names.index(key))
         elif place < len(keys) - 1 and not (isinstance(node.get(key), dict) or _steps(node.get(key))):
             node[key] = {}
         if place == len(keys) - 1:

@@ -9,6 +9,7 @@ from personalign.checking import Strict
 from personalign.errors import UserError
 
 EVERYDAY = "everyday"
+MADE = "made"
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 PLACE = "{persona}"
 
@@ -23,8 +24,9 @@ class Data(Strict):
     source: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (EVERYDAY,),
         min_length=1,
-        description=f"`{EVERYDAY}` (the bundled situations, answered from each pole), or one or more files (JSON, "
-        f"JSONL, CSV, Parquet) or hf:org/name:split; with {PLACE} in the name, or a folder: each persona's own file",
+        description=f"`{EVERYDAY}` (the bundled situations, answered from each pole), `{MADE}` (what the recipe's `make` "
+        f"makes), or one or more files (JSON, JSONL, CSV, Parquet) or hf:org/name:split; with {PLACE} in the name, or a "
+        "folder: each persona's own file",
     )
     columns: dict[str, str] = Field({}, description="our field: the file's column, where a file has other names")
     prefer: int | None = Field(
@@ -48,6 +50,12 @@ class Data(Strict):
         """The same with the persona's own files in place of folders and of `{persona}`."""
         return self.model_copy(update={"source": tuple(own_file(each, persona) for each in self.source)})
 
+    def once_made(self, file: str) -> "Data":
+        """The same with this file in place of `made`."""
+        if MADE not in self.source:
+            return self
+        return self.model_copy(update={"source": tuple(file if each == MADE else each for each in self.source)})
+
 
 def own_file(source: str, persona: str | None) -> str:
     """The persona's own file: `{persona}` filled in, or in a folder the file that is named after it (or is alone there).
@@ -55,7 +63,7 @@ def own_file(source: str, persona: str | None) -> str:
     A folder that does not exist is taken to hold <persona>.json, so that whoever reads it says what is missing. Raises
     UserError where a folder leaves open which file is meant.
     """
-    if source == EVERYDAY:
+    if source in (EVERYDAY, MADE):
         return source
     source = source.replace(PLACE, persona or PLACE)
     path = Path(source)

@@ -1,7 +1,8 @@
 """The stages of a run, each as three things: what it depends on, how it is made, what it leaves.
 
-persona -> data -> each step of training -> evaluate -> report. Of several runs (personas, seeds) the training is done in
-one pass; the seeds of one persona are evaluated together, in the folder that holds them.
+make -> persona -> data -> each step of training -> evaluate -> report. What a language model makes is made once for all
+personas. Of several runs (personas, seeds) the training is done in one pass; the seeds of one persona are evaluated
+together, in the folder that holds them.
 """
 
 import json
@@ -9,13 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from personalign import __version__, rows
+from personalign import __version__, making, rows
 from personalign.cache import Inputs, Stage, bundled, made
 from personalign.datasets import Pair, Situation
 from personalign.files import file_hash
 from personalign.learning import learn, learning_inputs, learning_outputs, load, model_inputs
 from personalign.personas import Persona
 from personalign.recipe import Recipe
+
+
+def make_stage() -> Stage:
+    """What comes before all others, once for the whole recipe, where it has a `make`."""
+    return Stage(making.inputs, making.make, ("made",))
 
 
 def stages(recipe: Recipe) -> tuple[dict[str, Stage], dict[str, Stage]]:

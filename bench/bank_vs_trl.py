@@ -57,16 +57,16 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="an embedded model's name or a model folder")
     parser.add_argument("--quick", action="store_true", help="a look, not a measurement: one round of one epoch")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="3 if not given, with --quick 1")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs a persona")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, help=f"{EPOCHS} if not given, with --quick 1")
     parser.add_argument("--row-tokens", type=int, help="tokens in one forward pass of ours (personalign's default)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer-python", default=str(HERE / ".venv-trl/bin/python"))
     args = parser.parse_args()
-    args.parity_types, args.parity_batch = 3, 2
-    if args.quick:
-        args.rounds, args.epochs, args.parity_types, args.parity_batch = 1, 1, 2, 1
+    args.parity_types, args.parity_batch = (2, 1) if args.quick else (3, 2)
+    args.rounds = args.rounds or (1 if args.quick else 3)
+    args.epochs = args.epochs or (1 if args.quick else EPOCHS)
     return args
 
 

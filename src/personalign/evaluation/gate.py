@@ -163,8 +163,8 @@ def require_gate(folder: str | Path, ignore: bool = False) -> Gate | None:
         )
     if gate.get("weights") != file_hash(Path(folder) / WEIGHTS):
         raise UserError(
-            f"{Path(folder) / FILE}: this verdict is on other weights than those beside it; train the reward model again, "
-            "or go on with --ignore-gate."
+            f"{Path(folder) / FILE}: this verdict is on other weights than those beside it; remove the file and run what "
+            "trained the reward model again, which only judges it anew; or go on with --ignore-gate."
         )
     if not gate["passes"]:
         raise UserError(

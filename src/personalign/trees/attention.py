@@ -6,7 +6,7 @@ and what a layer asks for (sliding window, soft cap, scaling) arrives here as th
 architecture alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,24 +35,14 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def _weights(
-        q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, start: int, scale: float, softcap: float | None
+        q: torch.Tensor, k: torch.Tensor, hidden: torch.Tensor, scale: float, softcap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weights [kv heads, groups * queries, keys] of the queries from `start` on, and the soft cap's slope."""
-        heads, n = k.shape[0], q.shape[1]
-        scores = torch.bmm((q * scale).reshape(heads, -1, q.shape[-1]), k.transpose(1, 2))
-        bend = None
-        if softcap is not None:
-            capped = torch.tanh(scores / softcap)
-            bend, scores = 1 - capped**2, capped * softcap
-        end = start + n
-        if mask is None:
-            seen = torch.ones(n, end, dtype=torch.bool, device=q.device).tril(start)
-        else:
-            seen = mask[start:end, :end]
-        # added and not filled in: one vectorised pass instead of a copy and a slow one
-        hidden = torch.zeros(n, end, dtype=scores.dtype, device=q.device).masked_fill_(~seen, float("-inf"))
-        scores.view(heads, -1, n, end).add_(hidden)
-        return scores.softmax(-1), bend
+        """Weights [kv heads, groups * queries, keys] of queries [heads, queries, dim], and the soft cap's slope."""
+        grouped, keys = q.reshape(len(k), -1, q.shape[-1]), k.transpose(1, 2)
+        if softcap is None:
+            return torch.baddbmm(hidden, grouped, keys, alpha=scale).softmax(-1), None
+        capped = torch.bmm(grouped, keys).mul_(scale / softcap).tanh_()
+        return (capped * softcap).add_(hidden).softmax(-1), 1 - capped**2
 
     @staticmethod
     def forward(
@@ -60,43 +50,49 @@ class _Attention(torch.autograd.Function):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        blocks: Sequence[tuple[int, int, torch.Tensor | None]],
+        blocks: Sequence[Block],
+        window: int | None,
         scale: float,
         softcap: float | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(q, k, v)
-        ctx.options = (blocks, scale, softcap)
+        ctx.options = (blocks, window, scale, softcap)
         heads, length, dim = q.shape
         out = q.new_empty(length, heads, dim)
-        for first, last, mask in blocks:
-            for start in range(first, last, QUERY_BLOCK):
-                end = min(start + QUERY_BLOCK, last)
-                keys, values = k[:, first:end], v[:, first:end]
-                weights, _ = _Attention._weights(q[:, start:end], keys, mask, start - first, scale, softcap)
-                out[start:end].transpose(0, 1).copy_(torch.bmm(weights, values).view(heads, -1, dim))
+        for first, start, end, hidden in _parts(blocks, window, q, k):
+            weights, _ = _Attention._weights(q[:, start:end], k[:, first:end], hidden, scale, softcap)
+            out[start:end].transpose(0, 1).copy_(torch.bmm(weights, v[:, first:end]).view(heads, -1, dim))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        blocks, scale, softcap = ctx.options
+        blocks, window, scale, softcap = ctx.options
         heads, _, dim = q.shape
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for first, last, mask in blocks:
-            for start in range(first, last, QUERY_BLOCK):
-                end = min(start + QUERY_BLOCK, last)
-                part, keys, values = q[:, start:end], k[:, first:end], v[:, first:end]
-                weights, bend = _Attention._weights(part, keys, mask, start - first, scale, softcap)
-                grad = grads[0][start:end].transpose(0, 1).reshape(len(k), -1, dim)
-                dv[:, first:end] += torch.bmm(weights.transpose(1, 2), grad)
-                slope = torch.bmm(grad, values.transpose(1, 2))
-                slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype)
-                if bend is not None:
-                    slope = slope * bend
-                slope = slope.mul_(scale)
-                dq[:, start:end] = torch.bmm(slope, keys).view(heads, -1, dim)
-                dk[:, first:end] += torch.bmm(slope.transpose(1, 2), part.reshape(len(k), -1, dim))
-        return dq, dk, dv, None, None, None
+        for first, start, end, hidden in _parts(blocks, window, q, k):
+            part, keys, values = q[:, start:end], k[:, first:end], v[:, first:end]
+            weights, bend = _Attention._weights(part, keys, hidden, scale, softcap)
+            grad = grads[0][start:end].transpose(0, 1).reshape(len(k), -1, dim)
+            dv[:, first:end] += torch.bmm(weights.transpose(1, 2), grad)
+            slope = torch.bmm(grad, values.transpose(1, 2))
+            slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype).mul_(scale)
+            if bend is not None:
+                slope *= bend
+            dq[:, start:end] = torch.bmm(slope, keys).view(heads, -1, dim)
+            dk[:, first:end] += torch.bmm(slope.transpose(1, 2), part.reshape(len(k), -1, dim))
+        return dq, dk, dv, None, None, None, None
+
+
+def _parts(
+    blocks: Sequence[Block], window: int | None, q: torch.Tensor, k: torch.Tensor
+) -> Iterator[tuple[int, int, int, torch.Tensor]]:
+    """Where each tree begins, and of its queries QUERY_BLOCK at a time: from, to, and what to add to their scores."""
+    for block in blocks:
+        for start in range(block.start, block.end, QUERY_BLOCK):
+            end = min(start + QUERY_BLOCK, block.end)
+            hidden = block.hidden(window, start - block.start, end - block.start, len(q) // len(k), q)
+            yield block.start, start, end, hidden
 
 
 def tree_attention(
@@ -124,13 +120,13 @@ def tree_attention(
     plain = query.device.type in UNFUSED or softcap is not None
     if plain and dropout:
         raise ValueError("attention dropout is not supported here; set attention_dropout to 0 in the model's config")
-    masks = [(block.start, block.end, block.mask(sliding_window, query.device)) for block in blocks]
     if plain:
         q, k, v = (x[0].to(value.dtype) for x in (query, key, value))  # rotations and norms may leave q and k in fp32
-        return _Attention.apply(q, k, v, masks, scaling, softcap)[None], None
+        return _Attention.apply(q, k, v, blocks, sliding_window, scaling, softcap)[None], None
     outputs = []
-    for start, end, mask in masks:
-        q, k, v = (x[:, :, start:end] for x in (query, key, value))
+    for block in blocks:
+        q, k, v = (x[:, :, block.start : block.end] for x in (query, key, value))
+        mask = block.mask(sliding_window, query.device)
         out = nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
         )

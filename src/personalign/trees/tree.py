@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from os.path import commonprefix
+from typing import Any
 
 import torch
 
@@ -148,6 +149,7 @@ class Block:
             ancestor[index, tree.path(index)] = True
         self._ancestor = ancestor
         self._masks: dict[tuple[int | None, torch.device], torch.Tensor | None] = {}
+        self._hidden: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def moved(self, by: int) -> "Block":
         """The same block `by` tokens further on; masks stay shared."""
@@ -171,6 +173,26 @@ class Block:
             plain = torch.equal(allowed, torch.ones_like(allowed).tril())
             self._masks[key] = None if plain else allowed.to(device)
         return self._masks[key]
+
+    def hidden(self, window: int | None, start: int, end: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+        """What to add to the scores of the tree's queries [start, end): [1, groups * queries, end], -inf where a query may
+        not see a key, else 0; once for each of the `groups` of query heads that share a key. Of a whole tree it is kept.
+        """
+        key = (window, groups, like.dtype, like.device)
+        if key in self._hidden and end - start == self.end - self.start:
+            return self._hidden[key]
+        mask = self.mask(window, like.device)
+        n = end - start
+        seen = (
+            torch.ones(n, end, dtype=torch.bool, device=like.device).tril(start)
+            if mask is None
+            else mask[start:end, :end]
+        )
+        made = torch.zeros(n, end, dtype=like.dtype, device=like.device).masked_fill_(~seen, float("-inf"))
+        made = made.repeat(groups, 1)[None]
+        if n == self.end - self.start:
+            self._hidden[key] = made
+        return made
 
 
 class Row:

@@ -1,16 +1,17 @@
 """Every test has an empty cache of its own, and the torch threads that CI has."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _own_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    if "real_home" not in request.fixturenames:
-        monkeypatch.setenv("PERSONALIGN_HOME", str(tmp_path_factory.mktemp("home")))
+def _own_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as own:  # a test that undoes its own patches keeps this one
+        if "real_home" not in request.fixturenames:
+            own.setenv("PERSONALIGN_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from personalign.cache import Inputs
 from personalign.clients import client, dollars, ledger, price_of
+from personalign.clients.keys import Key
 from personalign.errors import UserError
 from personalign.files import file_hash, write_whole
 from personalign.make import NO_ROWS, Asked, pipeline, settings
@@ -59,9 +60,10 @@ def check_prompts(folder: str | None) -> None:
 
 def key_missing(name: str) -> str | None:
     """The environment variable that has to be set before this client can be asked, None where nothing is missing."""
-    key = getattr(client(name), "key", None)  # an address may be open to all
-    required = key is not None and not name.startswith(("http://", "https://"))
-    return " or ".join(key.variables) if required and key.value() is None else None
+    key: Key | None = getattr(client(name), "key", None)
+    if key is None or key.value() is not None or name.startswith(("http://", "https://")):  # an address may be open to all
+        return None
+    return " or ".join(key.variables)
 
 
 def inputs(recipe: Recipe, folder: Path) -> Inputs:

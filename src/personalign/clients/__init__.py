@@ -19,7 +19,6 @@ __all__ = [
     "Limits",
     "Lost",
     "NoAnswer",
-    "NoAnswer",
     "Price",
     "Request",
     "Session",

@@ -38,7 +38,8 @@ async def ask_for(session: Session, request: Request, form: type[M], language: s
         kept = await session.ask(request)
     except NoAnswer as why:
         return Formed(None, str(why), why.requests, "")
-    used, text = (kept.id,), kept.answer.text
+    used: tuple[int, ...] = (kept.id,)
+    text = kept.answer.text
     if kept.answer.finish == "filter":
         return Formed(None, WITHHELD, used, text)
     value, error = formed(text, form)

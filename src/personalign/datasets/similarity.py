@@ -44,7 +44,7 @@ def rouge_l(one: str, other: str, language: Language = "ko") -> float:
     return float(f_measure(LCSseq.similarity(left, right), len(left), len(right)))
 
 
-def f_measure(lcs: Any, length: int, lengths: Any) -> Any:
+def f_measure(lcs: Any, length: Any, lengths: Any) -> Any:
     """ROUGE-L F from the lengths of common subsequences and of the texts, numbers or arrays.
 
     The operations and their order are those of `rouge_score`: 2L/(m+n) is the same number but rounds otherwise, and at

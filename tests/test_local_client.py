@@ -129,6 +129,15 @@ def test_who_gives_up_does_not_wait_for_the_answer(local, monkeypatch):
     assert isinstance(asyncio.run(local.ask(request("Hi"))), Answer)  # and it can be asked again
 
 
+def test_a_full_gpu_is_a_sentence_with_the_remedy(tmp_path, local, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("personalign.models.rollout.rollouts", full)
+    with pytest.raises(UserError, match=r"no memory for 3 requests at once; set .*--limits-concurrency 1\)"):
+        asked(tmp_path, local, [request(text) for text in "abc"])
+
+
 def test_options_of_providers_are_refused(local):
     with pytest.raises(UserError, match="safety"):
         asyncio.run(local.ask(request("Hi", options={"safety": "BLOCK_NONE"})))

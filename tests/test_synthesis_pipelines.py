@@ -1,16 +1,19 @@
 """What holds for every pipeline: nothing is lost, nothing crashes on nonsense, and a rerun writes the same for nothing."""
 
+import json
 from importlib import resources
 
 import pytest
 import yaml
 from jinja2 import Environment, meta
 
-from personalign.clients import Answer, Request, Usage
+from personalign.clients import Answer, BudgetReached, Limits, Request, Usage, price_of
+from personalign.clients.ledger import DOLLAR
 from personalign.make import PIPELINES as NAMES
 from personalign.synthesis import Template
+from personalign.synthesis.dedupe import Dedupe, make_dedupe
 from pipelines import PIPELINES, accounted, obliging, run, written
-from scripted import Scripted
+from scripted import Scripted, scripted_job
 
 BOTH = pytest.mark.parametrize("language", ["en", "ko"])
 EVERY = pytest.mark.parametrize("pipeline", PIPELINES)
@@ -70,6 +73,45 @@ def test_a_rerun_asks_nothing_and_writes_the_same_bytes(tmp_path, pipeline, lang
     run(pipeline, tmp_path, again, language)
     assert not again.asked
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.jsonl")} == before
+
+
+@EVERY
+def test_where_the_budget_ends_what_was_paid_for_is_written_and_more_money_goes_on_from_there(tmp_path, pipeline):
+    def spend(folder, model, budget):
+        model.name = "openai:gpt-4o-mini"
+        with scripted_job(folder / "run", model, budget_usd=budget, limits=Limits(concurrency=1)) as job:
+            try:
+                PIPELINES[pipeline](job, folder)
+            except BudgetReached:
+                assert job.book.spent[0] <= budget * DOLLAR
+                return True
+            return False
+
+    whole, cut = obliging("en"), obliging("en")
+    assert not spend(tmp_path / "undisturbed", whole, 1)
+    most = max((price_of(whole.name).most(*request.most_tokens()) / DOLLAR for request in whole.asked), default=0)
+    stopped = False
+    for budget in (most * 0.999, most * 1.01, 1):  # not enough, for a few, for all
+        stopped |= spend(tmp_path / "cut", cut, budget)
+        assert written(tmp_path / "cut")  # also of a run that was stopped
+    assert stopped == bool(whole.asked)
+    assert [each.content() for each in cut.asked] == [each.content() for each in whole.asked]  # nothing twice
+    ends = [json.dumps(written(tmp_path / name)).replace(str(tmp_path / name), "") for name in ("cut", "undisturbed")]
+    assert ends[0] == ends[1]
+
+
+# --- a step that asks nobody ---
+
+
+def test_dedupe_sets_apart_what_repeats_and_what_it_cannot_read(tmp_path):
+    row = {"prompt": "What shall we eat tonight?", "completion": "Noodles, as on every other evening."}
+    lines = [json.dumps(row), json.dumps(row), json.dumps({"prompt": "And tomorrow?", "completion": 5}), '{"prompt": "Wh']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with scripted_job(tmp_path / "run", Scripted(lambda request: "")) as job:
+        assert make_dedupe(job, Dedupe(file=tmp_path / "rows.jsonl")) == [row]
+    reasons = [each["reason"] for each in written(tmp_path)["dedupe.quarantine.jsonl"]]
+    assert reasons[0].startswith("repeats an earlier row: rows.jsonl:1") and len(reasons) == 3
+    assert all(reason.startswith("cannot be read: ") for reason in reasons[1:])
 
 
 # --- prompts ---

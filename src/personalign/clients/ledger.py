@@ -69,6 +69,7 @@ class Ledger:
         self.path = path
         self.budget = None if budget_usd is None else round(budget_usd * DOLLAR)
         self.budget_tokens = budget_tokens
+        self.reached: BudgetReached | None = None  # from then on nothing is sent, however small
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -110,6 +111,8 @@ class Ledger:
 
         Raises BudgetReached where the budget might not hold, and UserError where it is in dollars and the price is not known.
         """
+        if self.reached is not None:
+            raise self.reached
         most_input, most_output = request.most_tokens()
         if self.budget is not None and price is None:
             raise UserError(

@@ -82,8 +82,10 @@ class Local:
     def _answers(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """To each request the answer, or why there is none: what is wrong with one does not concern the others.
 
-        Raises UserError where the model cannot be loaded.
+        Raises UserError where the model cannot be loaded, or memory does not suffice.
         """
+        import torch
+
         from personalign.conversation import end_ids, prompt_ids
         from personalign.models.rollout import rollouts
 
@@ -104,12 +106,18 @@ class Local:
             else:
                 alike.setdefault((most, request.temperature), []).append(at)
         for (most, temperature), members in alike.items():
-            made = rollouts(
-                model, [prompts[at] for at in members], 1, max_new_tokens=most, end_ids=end_ids(tokenizer),
-                pad_id=tokenizer.pad_token_id, temperature=temperature, cache_tokens=CACHE_TOKENS,
-                # an answer's random numbers are its request's own, whatever else is in the batch
-                numbers=[int(requests[at].hashed(self.name)[:12], 16) for at in members],
-            )  # fmt: skip
+            try:
+                made = rollouts(
+                    model, [prompts[at] for at in members], 1, max_new_tokens=most, end_ids=end_ids(tokenizer),
+                    pad_id=tokenizer.pad_token_id, temperature=temperature, cache_tokens=CACHE_TOKENS,
+                    # an answer's random numbers are its request's own, whatever else is in the batch
+                    numbers=[int(requests[at].hashed(self.name)[:12], 16) for at in members],
+                )  # fmt: skip
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"{self.name}: the GPU has no memory for {len(members)} requests at once; set limits.concurrency "
+                    f"below that (--limits-concurrency {len(members) // 2 or 1}), or ask a smaller model."
+                ) from None
             for at, (rollout,) in zip(members, made, strict=True):
                 text = str(tokenizer.decode(rollout.ids, skip_special_tokens=True)).strip()
                 usage = Usage(len(prompts[at]), len(rollout.ids))

@@ -149,8 +149,9 @@ class Session:
                 raise self._error
             try:
                 return self.ledger.intend(request, model=self.client.name, stage=self.stage, price=self.price)
-            except BudgetReached:
+            except BudgetReached as error:
                 if not self._in_flight:
+                    self.ledger.reached = error
                     raise
             await self._landed.wait()
 

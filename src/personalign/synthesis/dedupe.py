@@ -15,7 +15,7 @@ from personalign.datasets.diversity import Sample, read_samples
 from personalign.datasets.files import read_rows
 from personalign.errors import UserError
 from personalign.personas import Persona
-from personalign.synthesis.job import Job, Made, Row, finish
+from personalign.synthesis.job import Job, Made, Row, finish, unusable
 
 
 class Dedupe(BaseModel):
@@ -44,15 +44,19 @@ def make_dedupe(job: Job, settings: Dedupe, people: Sequence[Persona] = ()) -> l
     if not path.stat().st_size:  # everything was set apart
         return finish(job, "dedupe", [], 0)
     raw, _ = read_rows(path)
-    samples = {sample.source: sample for sample in read_samples([path])[0]}
+    readable, problems = read_samples([path])
+    samples = {sample.source: sample for sample in readable}
     whose: dict[str, list[str]] = defaultdict(list)
     for place, sample in samples.items():
         whose[sample.persona].append(place)
-    repeats = {
-        place: why for places in whose.values() for place, why in _repeats(job, settings, places, samples).items()
-    }
-    made = Made([row for place, row in raw if place not in repeats])
-    made.quarantined = [{"reason": repeats[place], **row} for place, row in raw if place in repeats]
+    unread = {each.source: " ".join(filter(None, ("cannot be read:", each.field, each.problem))) for each in problems}
+    apart = dict(unread)
+    for places in whose.values():
+        apart |= _repeats(job, settings, places, samples)
+    made = Made([row for place, row in raw if place not in apart])
+    made.quarantined = [{"reason": apart[place], **row} for place, row in raw if place in apart]
+    for place in sorted(unread.keys() - {place for place, _ in raw}):  # not even a row
+        made += unusable(unread[place], (), source=place)
     return finish(job, "dedupe", [made], len(raw))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from personalign.clients import Client, Ledger, Limits, NoAnswer, Session, dollars, price_of, together
+from personalign.clients import BudgetReached, Client, Ledger, Limits, NoAnswer, Session, dollars, price_of, together
 from personalign.files import write_whole
 from personalign.synthesis.templates import Template, template
 
@@ -65,11 +65,13 @@ def unusable(reason: str, requests: Sequence[int], text: str = "", **more: Any) 
     return Made([], [{"reason": reason, **more, "text": text, "requests": list(requests)}])
 
 
-def gather(job: Job, stage: str, items: Sequence[T], one: Callable[[Session, T], Awaitable[Made]]) -> list[Made]:
+def gather(
+    job: Job, stage: str, items: Sequence[T], one: Callable[[Session, T], Awaitable[Made]], estimated: bool = False
+) -> list[Made]:
     """What comes of each item, in order; many are asked about at once. One whose request gets no answer is set apart.
 
-    Of a job of ten items or more the first two are made first, and what the whole will cost is estimated from them, on
-    stderr; where the budget has less left than that, it says so.
+    Of an item for which the budget does not suffice nothing comes, and nothing more is sent: see `finish`. Of a job of ten items or more the first two are made first, and what the whole will cost is estimated from them, on
+    stderr; where the budget has less left than that, it says so. `estimated`: that was done.
     """
 
     async def made(session: Session, item: T) -> Made:
@@ -77,12 +79,16 @@ def gather(job: Job, stage: str, items: Sequence[T], one: Callable[[Session, T],
             return await one(session, item)
         except NoAnswer as error:
             return unusable(str(error), error.requests)
+        except BudgetReached:
+            return Made()
 
     def asked(some: Sequence[T]) -> list[Made]:
+        if not some:
+            return []
         work = [lambda session, item=item: made(session, item) for item in some]
         return together(job.client, job.book, job.limits, stage=stage, work=work, prices=job.prices)
 
-    if len(items) < LONG:
+    if estimated or len(items) < LONG:
         return asked(items)
     before = job.book.spent
     first = asked(items[:SAMPLE])
@@ -113,7 +119,10 @@ def say_estimate(job: Job, stage: str, cost: int, tokens: int, count: int) -> No
 
 
 def finish(job: Job, stage: str, found: Sequence[Made], items: int | None = None) -> list[Row]:
-    """Write a stage's rows and what cannot be used, say how many and why, and return the rows."""
+    """Write a stage's rows and what cannot be used, say how many and why, and return the rows.
+
+    Raises BudgetReached, after the rows that were paid for are written, where the budget did not suffice for all.
+    """
     whole = Made()
     for each in found:
         whole += each
@@ -124,6 +133,8 @@ def finish(job: Job, stage: str, found: Sequence[Made], items: int | None = None
     more = f"; {len(whole.quarantined)} set apart in {stage}.quarantine.jsonl ({said})" if reasons else ""
     of = f" from {items} items" if items is not None else ""
     print(f"{stage}: {len(whole.rows)} rows{of}{more}", file=sys.stderr)
+    if job.book.reached is not None:
+        raise job.book.reached
     return whole.rows
 
 

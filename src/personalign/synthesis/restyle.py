@@ -251,8 +251,9 @@ def _graded(job: Job, settings: Restyle, made: list[Made]) -> list[Made]:
         )
 
     for row, verdict in zip(sample, gather(job, "restyle", sample, one), strict=True):
-        row |= verdict.rows[0]
-    scores = [row["meaning"] for row in sample if row["meaning"] is not None]
+        for found in verdict.rows:  # none where the budget was reached
+            row |= found
+    scores = [row["meaning"] for row in sample if row.get("meaning") is not None]
     same = sum(score >= SAME for score in scores)
     if scores:
         share, low, high = wilson(same, len(scores))

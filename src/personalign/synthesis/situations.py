@@ -110,7 +110,7 @@ def make_situations(job: Job, settings: Situations, people: Sequence[Persona] = 
             for at in range(calls, calls + size)
         ]  # fmt: skip
         before = job.book.spent
-        made = _new(gather(job, "situations", asked, one), texts, settings.similarity, number)
+        made = _new(gather(job, "situations", asked, one, estimated=True), texts, settings.similarity, number)
         cost, tokens = (after - earlier for after, earlier in zip(job.book.spent, before, strict=True))
         if not calls and needed >= LONG and tokens:
             say_estimate(job, "situations", cost, tokens, needed)

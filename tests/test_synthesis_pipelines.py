@@ -105,7 +105,12 @@ def test_where_the_budget_ends_what_was_paid_for_is_written_and_more_money_goes_
 
 def test_dedupe_sets_apart_what_repeats_and_what_it_cannot_read(tmp_path):
     row = {"prompt": "What shall we eat tonight?", "completion": "Noodles, as on every other evening."}
-    lines = [json.dumps(row), json.dumps(row), json.dumps({"prompt": "And tomorrow?", "completion": 5}), '{"prompt": "Wh']
+    lines = [
+        json.dumps(row),
+        json.dumps(row),
+        json.dumps({"prompt": "And tomorrow?", "completion": 5}),
+        '{"prompt": "Wh',
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with scripted_job(tmp_path / "run", Scripted(lambda request: "")) as job:
         assert make_dedupe(job, Dedupe(file=tmp_path / "rows.jsonl")) == [row]

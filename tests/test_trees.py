@@ -202,9 +202,7 @@ def test_gradient_checkpointing(architecture, monkeypatch):
     weights = attention._Attention._weights
     monkeypatch.setattr(attention._Attention, "_weights", lambda *args: calls.append(1) or weights(*args))
     found, again = values_and_gradients(model)
-    assert len(calls) == 3 * model.config.num_hidden_layers * len(
-        fixed_trees()
-    )  # forward, again, backward
+    assert len(calls) == 3 * model.config.num_hidden_layers * len(fixed_trees())  # forward, again, backward
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-5)
     assert (again - slopes).norm() < 3e-5 * slopes.norm()
 

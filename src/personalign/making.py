@@ -61,7 +61,9 @@ def check_prompts(folder: str | None) -> None:
 def key_missing(name: str) -> str | None:
     """The environment variable that has to be set before this client can be asked, None where nothing is missing."""
     key: Key | None = getattr(client(name), "key", None)
-    if key is None or key.value() is not None or name.startswith(("http://", "https://")):  # an address may be open to all
+    if (
+        key is None or key.value() is not None or name.startswith(("http://", "https://"))
+    ):  # an address may be open to all
         return None
     return " or ".join(key.variables)
 

@@ -70,8 +70,9 @@ def gather(
 ) -> list[Made]:
     """What comes of each item, in order; many are asked about at once. One whose request gets no answer is set apart.
 
-    Of an item for which the budget does not suffice nothing comes, and nothing more is sent: see `finish`. Of a job of ten items or more the first two are made first, and what the whole will cost is estimated from them, on
-    stderr; where the budget has less left than that, it says so. `estimated`: that was done.
+    Of a job of ten items or more the first two are made first, and what the whole will cost is estimated from them, on
+    stderr; where the budget has less left than that, it says so (`estimated`: that was done). Of an item for which the
+    budget does not suffice nothing comes, and nothing more is sent: see `finish`.
     """
 
     async def made(session: Session, item: T) -> Made:

@@ -95,7 +95,7 @@ def test_where_the_budget_ends_what_was_paid_for_is_written_and_more_money_goes_
         stopped |= spend(tmp_path / "cut", cut, budget)
         assert written(tmp_path / "cut")  # also of a run that was stopped
     assert stopped == bool(whole.asked)
-    assert [each.content() for each in cut.asked] == [each.content() for each in whole.asked]  # nothing twice
+    assert [each.content for each in cut.asked] == [each.content for each in whole.asked]  # nothing twice
     ends = [json.dumps(written(tmp_path / name)).replace(str(tmp_path / name), "") for name in ("cut", "undisturbed")]
     assert ends[0] == ends[1]
 

@@ -23,11 +23,14 @@ class Anthropic:
     def _client(self) -> Any:
         if self._sdk is None:
             try:
-                from anthropic import AsyncAnthropic
+                from anthropic import AsyncAnthropic, DefaultAioHttpClient
             except ModuleNotFoundError:
                 raise UserError(f"{self.name}: pip install 'personalign[anthropic]' first.") from None
             key = self.key.required(self.name)
-            self._sdk = AsyncAnthropic(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
+            self._sdk = AsyncAnthropic(
+                api_key=key, base_url=self.base_url, max_retries=0, timeout=None,
+                http_client=DefaultAioHttpClient(timeout=None),
+            )  # fmt: skip
         return self._sdk
 
     async def ask(self, request: Request) -> Answer:

@@ -10,7 +10,9 @@ from personalign.clients.keys import Key
 from personalign.clients.protocol import Busy, Lost, NoAnswer
 from personalign.errors import UserError
 
-BEFORE_SENDING = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "ClientConnectorError", "gaierror")
+BEFORE_SENDING = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "gaierror"}
+# where aiohttp is the transport only its own word counts: what wraps it calls every broken connection a ConnectTimeout
+OF_AIOHTTP, BEFORE_SENDING_OF_AIOHTTP = "ClientConnectionError", {"ClientConnectorError", "ConnectionTimeoutError"}
 NO_CREDIT = ("insufficient_quota", "credit balance is too low")
 WRONG_KEY = ("API_KEY_INVALID", "API key not valid")
 # said by a gateway, or after the time was up: the model may have answered, and the answer may be billed
@@ -59,7 +61,9 @@ def broken(error: BaseException, key: Key) -> Exception:
         causes.append(cause)
     last = next((cause for cause in reversed(causes) if str(cause)), causes[-1])
     said = key.hidden(f"{type(last).__name__}: {last}")
-    return Busy(f"no connection ({said})") if any(type(e).__name__ in BEFORE_SENDING for e in causes) else Lost(said)
+    names = {kind.__name__ for each in causes for kind in type(each).__mro__}
+    before = BEFORE_SENDING_OF_AIOHTTP if OF_AIOHTTP in names else BEFORE_SENDING
+    return Busy(f"no connection ({said})") if names & before else Lost(said)
 
 
 def unreadable(error: BaseException, key: Key) -> Lost:

@@ -41,7 +41,6 @@ CREATE TABLE IF NOT EXISTS requests (
   sent REAL NOT NULL, ended REAL  -- seconds since 1970
 ) STRICT;
 CREATE INDEX IF NOT EXISTS answered ON requests (hash) WHERE status = 'answered';
-CREATE INDEX IF NOT EXISTS in_flight ON requests (status) WHERE status = 'sent';
 """
 
 
@@ -69,6 +68,7 @@ class Ledger:
         self.path = path
         self.budget = None if budget_usd is None else round(budget_usd * DOLLAR)
         self.budget_tokens = budget_tokens
+        self._in_flight: dict[int, tuple[int, int, int]] = {}  # what is reserved: tokens in and out, pico-dollars
         self.reached: BudgetReached | None = None  # from then on nothing is sent, however small
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -135,13 +135,15 @@ class Ledger:
             "INSERT INTO requests (hash, stage, prompt, model, request, status, most_input, most_output, most_cost, price, sent) "
             "VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?)",
             (
-                request.hashed(model), stage, request.prompt, model, request.content(), most_input, most_output, cost,
+                request.hashed(model), stage, request.prompt, model, request.content, most_input, most_output, cost,
                 json.dumps(price.plain() if price is not None else None), time.time(),
             ),
         )  # fmt: skip
         self._cost += cost
         self._tokens += most_input + most_output
-        return int(row.lastrowid or 0)
+        number = int(row.lastrowid or 0)
+        self._in_flight[number] = most_input, most_output, cost
+        return number
 
     def answer(self, number: int, answer: Answer, price: Price | None) -> Kept:
         """Keep the answer of a row in place of its reservation. Where the provider says no usage, that stays spent.
@@ -178,6 +180,7 @@ class Ledger:
 
     def lose(self, number: int, why: str) -> None:
         """No whole answer came back: it may have been billed, so the reservation stays spent."""
+        self._reserved(number)
         self._end(number, "lost", why)
 
     def spending(self) -> list[dict[str, Any]]:
@@ -203,12 +206,9 @@ class Ledger:
         return cost or 0, tokens or 0
 
     def _reserved(self, number: int) -> tuple[int, int, int]:
-        found = self._do(
-            "SELECT most_input, most_output, most_cost FROM requests WHERE id = ? AND status = 'sent'", (number,)
-        ).fetchone()
-        if found is None:
+        if number not in self._in_flight:
             raise ValueError(f"request {number} is not in flight")
-        return found  # type: ignore[no-any-return]
+        return self._in_flight.pop(number)
 
     def _end(self, number: int, status: str, why: str) -> None:
         self._do(

@@ -29,11 +29,14 @@ class OpenAI:
 
     def _client(self) -> Any:
         if self._sdk is None:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, DefaultAioHttpClient
 
             key = self.key.required(self.name) if self.base_url is None else self.key.value() or "none"
-            # the session retries and keeps time: the SDK does neither
-            self._sdk = AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
+            # the session retries and keeps time: the SDK does neither. Its default transport takes longer than all the rest
+            self._sdk = AsyncOpenAI(
+                api_key=key, base_url=self.base_url, max_retries=0, timeout=None,
+                http_client=DefaultAioHttpClient(timeout=None),
+            )  # fmt: skip
         return self._sdk
 
     async def ask(self, request: Request) -> Answer:

@@ -1,7 +1,6 @@
 """What tokens cost: a dated table that comes with personalign (prices.yaml), and what a recipe puts over it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any
@@ -46,7 +45,7 @@ class Price:
 
     def plain(self) -> dict[str, Any]:
         """For the ledger."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
 
 def _pico(dollars_per_million: float) -> int:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from personalign.conversation import Message
@@ -41,13 +42,15 @@ class Request:
         whole: list[Message] = [{"role": each["role"], "content": encodable(each["content"])} for each in self.messages]
         object.__setattr__(self, "messages", tuple(whole))
 
+    @cached_property
     def content(self) -> str:
         """Everything that is sent, as JSON; what `hashed` hashes and the ledger keeps."""
-        return json.dumps(vars(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        sent = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(sent, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     def hashed(self, model: str) -> str:
         """SHA-256 of the model's name and all that is sent to it."""
-        return hashlib.sha256(f"{model}\n{self.content()}".encode()).hexdigest()
+        return hashlib.sha256(f"{model}\n{self.content}".encode()).hexdigest()
 
     def own_seed(self) -> int | None:
         """The seed that is sent: another for each draw, or a provider that keeps to seeds would answer all alike."""

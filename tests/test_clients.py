@@ -253,7 +253,7 @@ def test_what_got_lost_is_asked_again_and_counts_as_spent(kind, fault, server, t
     (kept,) = ask_all(tmp_path, NAMES[kind], request)
     assert kept.answer.text.startswith(f"{kind} answers")
     assert [status for status, _ in in_ledger(tmp_path)] == ["lost", "answered"]
-    assert spent(tmp_path)[1] == sum(request.most_tokens()) + sum(server.seen()[-1]["billed"]) >= sum(server.billed())
+    assert spent(tmp_path)[1] == sum(request.most_tokens) + sum(server.seen()[-1]["billed"]) >= sum(server.billed())
 
 
 @kinds
@@ -277,7 +277,7 @@ def test_a_content_filter_is_a_result_of_its_own_and_is_not_asked_again(kind, se
 def test_what_azure_filters_before_it_answers_is_a_filtered_answer_too_and_may_be_billed(server, tmp_path):
     (kept,) = ask_all(tmp_path, NAMES["openai"], asking("<<azure>>"))
     assert kept.answer == Answer("", "filter", None)
-    assert spent(tmp_path)[1] == sum(asking("<<azure>>").most_tokens())
+    assert spent(tmp_path)[1] == sum(asking("<<azure>>").most_tokens)
 
 
 @kinds
@@ -325,7 +325,7 @@ def test_usage_that_is_missing_or_impossible_is_the_most_that_it_can_have_been(k
     requests = [asking(f"<<{fault}>>") for fault in ("nousage", "negativeusage", "zerousage")]
     found = ask_all(tmp_path, NAMES[kind], *requests)
     assert [each.answer.usage for each in found] == [None] * 3
-    assert spent(tmp_path)[1] == sum(sum(each.most_tokens()) for each in requests)
+    assert spent(tmp_path)[1] == sum(sum(each.most_tokens) for each in requests)
 
 
 @kinds

@@ -73,12 +73,12 @@ def test_what_was_in_flight_when_the_process_ended_counts_as_spent(tmp_path):
     first._db.close()  # no farewell
     with ledger(tmp_path) as book:
         assert rows(book.path) == [("lost", None, None)]
-        assert book.spent == reserved == (PRICE.most(*asking("a").most_tokens()), sum(asking("a").most_tokens()))
+        assert book.spent == reserved == (PRICE.most(*asking("a").most_tokens), sum(asking("a").most_tokens))
         assert book.answered(asking("a").hashed(MODEL)) is None  # and is asked for again
 
 
 def test_turned_away_costs_nothing_lost_costs_the_most_and_an_answer_what_it_costs(tmp_path):
-    most = PRICE.most(*asking("a").most_tokens())
+    most = PRICE.most(*asking("a").most_tokens)
     with ledger(tmp_path) as book:
         book.refuse(intend(book, "a"), "429")
         assert book.spent == (0, 0)
@@ -110,7 +110,7 @@ def test_a_usage_that_cannot_be_is_none(said):
 
 
 def test_a_usage_beyond_the_request_is_kept_and_ends_a_job_with_a_budget(tmp_path):
-    most_input, most_output = asking("a").most_tokens()
+    most_input, most_output = asking("a").most_tokens
     with ledger(tmp_path, budget_usd=1) as book:
         number = intend(book, "a")
         with pytest.raises(UserError, match="a budget cannot be kept with it"):
@@ -165,7 +165,7 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_disk(tmp_path):
 
 
 def test_a_budget_is_kept_to_the_pico_dollar(tmp_path):
-    most = PRICE.most(*asking("a").most_tokens())
+    most = PRICE.most(*asking("a").most_tokens)
     with ledger(tmp_path / "enough", budget_usd=most / DOLLAR) as book:
         intend(book, "a")
     with ledger(tmp_path / "short", budget_usd=(most - 1) / DOLLAR) as book:
@@ -175,7 +175,7 @@ def test_a_budget_is_kept_to_the_pico_dollar(tmp_path):
 
 
 def test_the_budget_holds_across_runs_and_a_larger_one_goes_on(tmp_path):
-    most = PRICE.most(*asking("a").most_tokens())
+    most = PRICE.most(*asking("a").most_tokens)
     with ledger(tmp_path, budget_usd=1.5 * most / DOLLAR) as book:
         book.lose(intend(book, "a"), "cut")
     with ledger(tmp_path, budget_usd=1.5 * most / DOLLAR) as book, pytest.raises(BudgetReached):
@@ -220,11 +220,11 @@ def test_no_usage_within_the_bound_costs_more_than_the_bound(text, plain, cached
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_a_request_cannot_have_more_tokens_than_bytes(texts):
     request = Request(tuple({"role": "user", "content": text} for text in texts), "test.en@1", max_tokens=7)
-    most_input, most_output = request.most_tokens()
+    most_input, most_output = request.most_tokens
     for form in (str, lambda text: unicodedata.normalize("NFKC", text)):
         assert most_input >= sum(len(form(each["content"]).encode()) for each in request.messages) + 32 * len(texts)
     assert most_output == 7
-    with_schema = Request(request.messages, "test.en@1", schema={"type": "object"}).most_tokens()
+    with_schema = Request(request.messages, "test.en@1", schema={"type": "object"}).most_tokens
     assert with_schema[0] >= most_input + len('{"type": "object"}')
 
 

@@ -82,7 +82,7 @@ def test_another_draw_is_another_answer_and_the_same_draw_the_same(tmp_path, tin
 def test_usage_is_counted_and_never_exceeds_what_was_reserved(tmp_path, local):
     some = [request("안녕하세요? 😀" * 5), request("x", max_tokens=1), request("y", temperature=0, max_tokens=40)]
     for one, kept in zip(some, asked(tmp_path, local, some)[0], strict=True):
-        most_input, most_output = one.most_tokens()
+        most_input, most_output = one.most_tokens
         assert 0 < kept.answer.usage.input <= most_input and 0 < kept.answer.usage.output <= most_output
         assert kept.answer.finish == "length" or kept.answer.usage.output <= most_output
 

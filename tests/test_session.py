@@ -173,7 +173,7 @@ def test_tokens_a_minute_are_kept_and_what_was_reserved_in_vain_is_given_back():
 
 def test_limits_in_tokens_reach_the_session(book):
     provider = Provider(lambda text, time: Answer("", "end", None), seconds=1)
-    most = sum(asking("0").most_tokens())
+    most = sum(asking("0").most_tokens)
     ask_all(book, provider, *"012345", tokens_per_minute=2 * most)
     assert [second for second, _ in provider.asked] == pytest.approx([0, 30, 60, 90, 120, 150], abs=0.2)
 
@@ -208,7 +208,7 @@ def test_a_busy_provider_costs_nothing_and_a_lost_answer_all_that_it_can_have_co
     kept = only(ask_all(book, provider, "a"))
     assert statuses(book) == [("refused", "500"), ("lost", "cut"), ("answered", None)] and kept.id == 3
     price = price_of(MODEL)
-    most = asking("a").most_tokens()
+    most = asking("a").most_tokens
     assert book.spent == (price.most(*most) + price.cost(Usage(10, 5)), sum(most) + 15)
 
 
@@ -280,7 +280,7 @@ def test_an_answer_that_was_withheld_is_an_answer_and_not_asked_for_again(book):
 
 
 def test_the_request_that_could_exceed_the_budget_is_not_sent(tmp_path):
-    most = price_of(MODEL).most(*asking("0").most_tokens())
+    most = price_of(MODEL).most(*asking("0").most_tokens)
     cost = price_of(MODEL).cost(Usage(10, 5))
     with ledger(tmp_path, budget_usd=(most + 3 * cost) / DOLLAR) as book:
         provider = Provider()
@@ -291,7 +291,7 @@ def test_the_request_that_could_exceed_the_budget_is_not_sent(tmp_path):
 
 def test_a_full_reservation_waits_for_what_those_in_flight_will_not_use(tmp_path):
     """Sixteen at once would reserve far more than the budget, and use far less."""
-    most = price_of(MODEL).most(*asking("00").most_tokens())
+    most = price_of(MODEL).most(*asking("00").most_tokens)
     with ledger(tmp_path, budget_usd=3 * most / DOLLAR) as book:
         provider = Provider()
         found = ask_all(book, provider, *(f"{n:02}" for n in range(60)), concurrency=16)
@@ -301,7 +301,7 @@ def test_a_full_reservation_waits_for_what_those_in_flight_will_not_use(tmp_path
 
 
 def test_tokens_have_a_budget_too(tmp_path):
-    with ledger(tmp_path, budget_tokens=sum(asking("0").most_tokens()) + 20) as book:
+    with ledger(tmp_path, budget_tokens=sum(asking("0").most_tokens) + 20) as book:
         found = ask_all(book, Provider(), *"01234", concurrency=1)
         assert [type(each) for each in found] == [Kept] * 2 + [BudgetReached] * 3
         assert "larger budget goes on" in str(found[-1])
@@ -325,7 +325,7 @@ class Shop:
     async def ask(self, request: Request) -> Answer:
         text = request.messages[-1]["content"]
         fault = next(self.faults[text], "answer")
-        most_input, most_output = request.most_tokens()
+        most_input, most_output = request.most_tokens
         read, written = (
             self.rng.randint(1, most_input),
             self.rng.choice([0, most_output, self.rng.randint(0, most_output)]),
@@ -362,7 +362,7 @@ def test_no_budget_is_ever_exceeded_whatever_goes_wrong_and_whenever_it_is_kille
     """64 at once. A kill leaves the file as it is at that moment; the provider has billed all that was in flight."""
     folder = tmp_path_factory.mktemp("ledger")
     requests = [asking(str(n), max_tokens=40) for n in range(len(faults))]
-    most = sum(sum(r.most_tokens()) for r in requests), sum(price_of(MODEL).most(*r.most_tokens()) for r in requests)
+    most = sum(sum(r.most_tokens) for r in requests), sum(price_of(MODEL).most(*r.most_tokens) for r in requests)
     budget = {"budget_tokens": int(share * most[0])} if in_tokens else {"budget_usd": share * most[1] / DOLLAR}
     shop = Shop(faults, seed)
 

@@ -89,7 +89,7 @@ def test_where_the_budget_ends_what_was_paid_for_is_written_and_more_money_goes_
 
     whole, cut = obliging("en"), obliging("en")
     assert not spend(tmp_path / "undisturbed", whole, 1)
-    most = max((price_of(whole.name).most(*request.most_tokens()) / DOLLAR for request in whole.asked), default=0)
+    most = max((price_of(whole.name).most(*request.most_tokens) / DOLLAR for request in whole.asked), default=0)
     stopped = False
     for budget in (most * 0.999, most * 1.01, 1):  # not enough, for a few, for all
         stopped |= spend(tmp_path / "cut", cut, budget)
@@ -98,6 +98,14 @@ def test_where_the_budget_ends_what_was_paid_for_is_written_and_more_money_goes_
     assert [each.content for each in cut.asked] == [each.content for each in whole.asked]  # nothing twice
     ends = [json.dumps(written(tmp_path / name)).replace(str(tmp_path / name), "") for name in ("cut", "undisturbed")]
     assert ends[0] == ends[1]
+
+
+def test_traits_asks_for_another_draw_before_it_gives_up(tmp_path):
+    plain = obliging("en").answers
+    model = Scripted(lambda request: plain(request) if request.draw == 2 else "I like eggs.")
+    rows, ids = run("traits", tmp_path, model)
+    assert rows.name and [request.draw for request in model.asked] == [0, 0, 1, 1, 2]  # each asked to mend its answer
+    assert len(written(tmp_path)["traits.quarantine.jsonl"]) == 2 and accounted(written(tmp_path)) == ids
 
 
 # --- a step that asks nobody ---

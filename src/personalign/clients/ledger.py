@@ -48,7 +48,7 @@ class BudgetReached(UserError):
     """The next request could exceed the budget; it was not sent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Kept:
     """An answer as the ledger keeps it, and the id of its row."""
 
@@ -113,7 +113,7 @@ class Ledger:
         """
         if self.reached is not None:
             raise self.reached
-        most_input, most_output = request.most_tokens()
+        most_input, most_output = request.most_tokens
         if self.budget is not None and price is None:
             raise UserError(
                 f"{model}: its price is not known, so a budget in dollars cannot be kept; give the price in the recipe "

@@ -56,6 +56,7 @@ class Request:
         """The seed that is sent: another for each draw, or a provider that keeps to seeds would answer all alike."""
         return None if self.seed is None else (self.seed + 1_000_003 * self.draw) % 2**31
 
+    @cached_property
     def most_tokens(self) -> tuple[int, int]:
         """(input, output) tokens that the request cannot exceed, whatever the tokenizer.
 
@@ -68,7 +69,7 @@ class Request:
         return text + 3 * schema + 256, self.max_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that a provider bills: all of the input, of which read from its cache and written to it; all of the output.
 
@@ -96,7 +97,7 @@ def said_usage(input: Any, output: Any, cached: Any = 0, cache_written: Any = 0)
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back: the text, why it ended, what it cost, and the provider's id. "filter": withheld, the text may be empty.
 

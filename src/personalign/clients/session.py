@@ -7,6 +7,7 @@ where each piece of work is a function of the session that awaits `session.ask(r
 """
 
 import asyncio
+import gc
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -157,7 +158,7 @@ class Session:
 
     async def _once(self, request: Request, number: int) -> Kept:
         """Send a request once and write down what came of it."""
-        used = most = sum(request.most_tokens())
+        used = most = sum(request.most_tokens)
         self._in_flight += 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -196,7 +197,7 @@ class Session:
     async def _turn(self, request: Request) -> None:
         """Wait until limits and provider allow another request."""
         await self._requests.take(1)
-        await self._tokens.take(sum(request.most_tokens()))
+        await self._tokens.take(sum(request.most_tokens))
         while (wait := self._resume - asyncio.get_running_loop().time()) > 0:
             await self._rest(wait + random.uniform(0, 0.1 * wait))  # not all at the same instant
 
@@ -288,4 +289,8 @@ def together(
             raise next((error for error in errors if not isinstance(error, BudgetReached)), errors[0])
         return [found[place] for place in range(len(work))]
 
-    return asyncio.run(everything())
+    gc.freeze()  # the providers' libraries are large: to look through them again and again takes a percent of the time
+    try:
+        return asyncio.run(everything())
+    finally:
+        gc.unfreeze()

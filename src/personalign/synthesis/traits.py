@@ -7,6 +7,7 @@ from personalign.errors import UserError
 from personalign.personas import Persona
 from personalign.synthesis.job import Job, Made, finish, gather, unusable
 
+TRIES = 3  # without a persona there is nothing to go on with, and one more request costs little
 
 class Traits(BaseModel):
     """Settings of `traits`."""
@@ -39,13 +40,13 @@ class _Person(BaseModel):
 def make_traits(job: Job, settings: Traits) -> Persona:
     """Ask for the persona, write it to <folder>/persona.yaml, and return it.
 
-    Raises UserError where the model gave none in form: what it said is in traits.quarantine.jsonl.
+    Raises UserError where the model gave none in form, asked three times: what it said is in traits.quarantine.jsonl.
     """
     prompt = job.template("traits")
 
-    async def one(session: Session, item: Traits) -> Made:
+    async def one(session: Session, draw: int) -> Made:
         request = prompt.request(
-            seed=job.seed, description=item.description, traits=item.traits, examples=item.examples
+            draw, job.seed, description=settings.description, traits=settings.traits, examples=settings.examples
         )
         found = await ask_for(session, request, _Person, job.language)
         if found.value is None:
@@ -53,7 +54,10 @@ def make_traits(job: Job, settings: Traits) -> Persona:
         row = {**found.value.model_dump(), "prompt_id": prompt.id, "model": session.client.name}
         return Made([row | {"requests": list(found.requests)}])
 
-    rows = finish(job, "traits", gather(job, "traits", [settings], one))
+    made: list[Made] = []
+    while len(made) < TRIES and not any(each.rows for each in made):
+        made += gather(job, "traits", [len(made)], one)
+    rows = finish(job, "traits", made)
     if not rows:
         raise UserError(
             f"{job.folder / 'traits.quarantine.jsonl'}: {job.client.name} gave no persona in form; try again with another seed, "

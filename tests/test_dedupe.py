@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from importlib.util import find_spec
 from unittest.mock import patch
 
 import numpy as np
@@ -305,8 +304,6 @@ def test_the_packaged_model_refuses_korean_which_it_does_not_know():
 def test_the_packaged_model_knows_a_paraphrase():
     from personalign.datasets.embeddings import embed
 
-    if find_spec("wordllama") is None:
-        pytest.skip("the extra `embeddings` is not installed")
     before = logging.getLogger().handlers[:], logging.getLogger().level
 
     vectors = embed(["How do I cook rice?", "How can I cook rice?", "Name a planet."])

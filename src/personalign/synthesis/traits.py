@@ -9,6 +9,7 @@ from personalign.synthesis.job import Job, Made, finish, gather, unusable
 
 TRIES = 3  # without a persona there is nothing to go on with, and one more request costs little
 
+
 class Traits(BaseModel):
     """Settings of `traits`."""
 

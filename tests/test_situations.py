@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from personalign.synthesis.material import page_text, passages
 from personalign.synthesis.situations import Situations, make_situations, read_situations
 from scripted import Scripted, scripted_job
 
+RECORDED = Path(__file__).parent / "recorded"
 PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8"><title>Allotments</title><style>p {color: red}</style></head>
 <body><header>Logo</header><nav><ul><li>Home<li>About</ul></nav>
 <main><h1>A year on the allotment</h1><p>In <b>March</b> the neighbours &amp; I dig.<br>Someone always
@@ -52,6 +54,17 @@ def test_rounds_go_on_until_there_are_enough_and_each_shows_what_the_earlier_one
         and rows[0]["source"] == "seeds"
         and rows[0]["prompt_id"].startswith("situations.en@")
     )
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_of_recorded_answers_nine_in_ten_are_kept_and_what_repeats_is_set_apart(tmp_path, language):
+    recorded = yaml.safe_load((RECORDED / f"situations.{language}.yaml").read_text(encoding="utf-8"))
+    client = Scripted(lambda request: recorded[request.draw])
+    rows = made(tmp_path, client, language, count=20, rounds=1)
+    (repeated,) = quarantined(tmp_path)
+    assert len(rows) == 19 and len(client.asked) == 2  # none had to be asked to mend its form
+    assert repeated["reason"].startswith("too close to an earlier one") and repeated["requests"] == [2]
+    assert not any(row["situation"][0].isdigit() for row in rows)
 
 
 def test_what_comes_too_close_to_a_seed_to_the_bundled_data_or_to_each_other_is_set_apart(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,11 +11,14 @@ from jinja2 import Environment, meta
 from personalign.clients import Answer, BudgetReached, Limits, Request, Usage, price_of
 from personalign.clients.ledger import DOLLAR
 from personalign.make import PIPELINES as NAMES
+from personalign.personas import Persona
 from personalign.synthesis import Template
 from personalign.synthesis.dedupe import Dedupe, make_dedupe
+from personalign.synthesis.traits import Traits, make_traits
 from pipelines import PIPELINES, accounted, obliging, run, written
 from scripted import Scripted, scripted_job
 
+RECORDED = Path(__file__).parent / "recorded"
 BOTH = pytest.mark.parametrize("language", ["en", "ko"])
 EVERY = pytest.mark.parametrize("pipeline", PIPELINES)
 FOLDERS = [resources.files(f"personalign.{room}") / "prompts" for room in ("synthesis", "clients")]
@@ -106,6 +110,18 @@ def test_traits_asks_for_another_draw_before_it_gives_up(tmp_path):
     rows, ids = run("traits", tmp_path, model)
     assert rows.name and [request.draw for request in model.asked] == [0, 0, 1, 1, 2]  # each asked to mend its answer
     assert len(written(tmp_path)["traits.quarantine.jsonl"]) == 2 and accounted(written(tmp_path)) == ids
+
+
+@BOTH
+def test_recorded_personas_are_read_at_once(tmp_path, language):
+    recorded = yaml.safe_load((RECORDED / f"traits.{language}.yaml").read_text(encoding="utf-8"))
+    for number, each in enumerate(recorded):
+        model = Scripted(lambda request, each=each: each["answer"])
+        with scripted_job(tmp_path / str(number), model, language=language) as job:
+            person = make_traits(job, Traits(description=each["description"], traits=4))
+        assert len(model.asked) == 1 and each["description"] in model.asked[0].messages[-1]["content"]
+        assert len(person.traits) == 4 and person.examples and person.speaking_style and person.language == language
+        assert Persona.from_yaml(tmp_path / str(number) / "persona.yaml") == person
 
 
 # --- a step that asks nobody ---

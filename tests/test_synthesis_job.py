@@ -295,14 +295,16 @@ def test_the_persona_speaks_the_jobs_language_and_has_the_name_that_it_is_given(
 @pytest.mark.parametrize(
     "change", [{"description": "  "}, {"traits": []}, {"examples": [{"user": "Hi", "assistant": " "}]}]
 )
-def test_a_persona_with_blanks_is_asked_for_again_and_then_refused(tmp_path, change):
+def test_a_persona_with_blanks_is_asked_for_again_and_at_last_refused(tmp_path, change):
     model = Scripted(lambda request: json.dumps(BAKER | change))
     with (
         scripted_job(tmp_path, model) as job,
         pytest.raises(UserError, match="traits.quarantine.jsonl: .*gave no persona in form"),
     ):
         make_traits(job, Traits(description="a baker"))
-    assert len(model.asked) == 2 and len(read(tmp_path / "traits.quarantine.jsonl")) == 1
+    assert (
+        len(model.asked) == 2 * 3 and len(read(tmp_path / "traits.quarantine.jsonl")) == 3
+    )  # three draws, each mended once
 
 
 def test_limits_reach_the_session(tmp_path, prompts):

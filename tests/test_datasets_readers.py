@@ -145,7 +145,7 @@ BAD = {
     "not UTF-8": (b'{"prompt": "Hi", "chosen": "\xff", "rejected": "b"}', "is not UTF-8 text"),
     "missing field": ({"prompt": "Hi", "chosen": "a"}, "`rejected` is missing; add it, or delete the row"),
     "empty answer": ({"prompt": "Hi", "chosen": " \n", "rejected": "b"}, "`chosen` is empty"),
-    "number": ({"prompt": "Hi", "chosen": 3, "rejected": "b"}, "`chosen` is a int, not text"),
+    "number": ({"prompt": "Hi", "chosen": 3, "rejected": "b"}, "`chosen` is of type int, not text"),
     "half a character": ('{"prompt": "Hi", "chosen": "\\ud83d", "rejected": "b"}', "`chosen` holds half a character"),
     "no prompt": ({"chosen": "a", "rejected": "b"}, "`prompt` is missing"),
     "unknown role": (
@@ -154,7 +154,7 @@ BAD = {
     ),
     "picture": (
         {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "a", "rejected": "b"},
-        "`prompt[0].content` is a list, not text",
+        "`prompt[0].content` is of type list, not text",
     ),
     "late system message": (
         {"prompt": [user("Hi"), {"role": "system", "content": "x"}], "chosen": "a", "rejected": "b"},

@@ -177,7 +177,7 @@ def test_a_bad_ranking_is_named_with_line_field_and_remedy(tmp_path, kind, capsy
 LISTED = {
     "tie": ({"completions": ["a", "b"], "ranks": [1, 1]}, "`ranks` has a tie: completions 0 and 1 (rank 1)"),
     "null": ({"completions": ["a", None], "ranks": [0, 1]}, "`completions[1]` is missing; add it"),
-    "number": ({"completions": ["a", 3], "ranks": [0, 1]}, "`completions[1]` is a int, not text"),
+    "number": ({"completions": ["a", 3], "ranks": [0, 1]}, "`completions[1]` is of type int, not text"),
     "length": ({"completions": ["a", "b"], "ranks": [0, 1, 2]}, "`ranks` has 3 ranks for 2 completions"),
     "one": ({"completions": ["a"], "ranks": [0]}, "`ranks` ranks fewer than two completions"),
     "none": ({"completions": [], "ranks": []}, "`completions` is no list of answers"),

@@ -54,7 +54,7 @@ def test_a_prompt_counts_once(tmp_path):
         ([], {}, "rows.jsonl: holds no rows"),
         ([{"text": "a"}], {}, "there is no column `prompt` among its columns \\(text\\)"),
         ([{"prompt": "a"}, {"prompt": " "}], {}, "rows.jsonl:2: `prompt` is empty"),
-        ([{"asked": "a"}, {"asked": 3}], {"prompt": "asked"}, "rows.jsonl:2: `asked` is a int"),
+        ([{"asked": "a"}, {"asked": 3}], {"prompt": "asked"}, "rows.jsonl:2: `asked` is of type int"),
     ],
 )
 def test_a_file_without_prompts_is_refused(rows, columns, said, tmp_path):

@@ -29,6 +29,9 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
         near = get_close_matches(unknown, self._option_string_actions, n=1) if unknown.startswith("-") else []
         hint = f"did you mean `{near[0]}`?" if near else f"see `{self.prog} --help`."
+        name = unknown.lstrip("-").replace("-", "_")
+        if any(action.dest == name and not action.option_strings for action in self._actions):
+            hint = f"it has no flag: `{self.prog} {name.upper()} ...`"
         raise UserError(f"{message}; {hint}")
 
 
@@ -63,7 +66,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         if problem["type"] == "missing":
             yield f"{flag} {'is missing' if len(path) == len(problem['loc']) else 'needs more values'}."
         else:
-            yield f"{flag} {problem['input']}: {message}."
+            given = "" if problem["type"] == "refused" else f" {problem['input']}"
+            yield f"{flag}{given}: {message}."
 
 
 def _flag(model: type[BaseModel], path: list[str]) -> str:

@@ -64,7 +64,7 @@ def _there(row: Row, field: str) -> object:
 def check_text(value: object, field: str) -> str:
     """Return `value` if it is text with something in it; raise BadField otherwise."""
     if not isinstance(value, str):
-        raise BadField(field, f"is a {type(value).__name__}, not text", 'write it as a string in "quotes"')
+        raise BadField(field, f"is of type {type(value).__name__}, not text", 'write it as a string in "quotes"')
     if not value.strip():
         raise BadField(field, "is empty", "write the text, or delete the row")
     try:

@@ -61,8 +61,8 @@ def make_traits(job: Job, settings: Traits) -> Persona:
     rows = finish(job, "traits", made)
     if not rows:
         raise UserError(
-            f"{job.folder / 'traits.quarantine.jsonl'}: {job.client.name} gave no persona in form; try again with another seed, "
-            "a larger model, or write the persona file yourself."
+            f"{job.folder / 'traits.quarantine.jsonl'}: {job.client.name} gave no persona in form (at last: "
+            f"{made[-1].quarantined[-1]['reason']}); try again with another seed, a larger model, or write the persona file yourself."
         )
     (row,) = rows
     words = dict.fromkeys(filter(None, row["traits"]))

@@ -62,7 +62,8 @@ def make_traits(job: Job, settings: Traits) -> Persona:
     if not rows:
         raise UserError(
             f"{job.folder / 'traits.quarantine.jsonl'}: {job.client.name} gave no persona in form (at last: "
-            f"{made[-1].quarantined[-1]['reason']}); try again with another seed, a larger model, or write the persona file yourself."
+            f"{made[-1].quarantined[-1]['reason']}); try again with another seed or a larger model, or write the persona file "
+            "yourself."
         )
     (row,) = rows
     words = dict.fromkeys(filter(None, row["traits"]))

@@ -43,8 +43,7 @@ class Gemini:
             options["safety_settings"] = [{"category": f"HARM_CATEGORY_{harm}", "threshold": safety} for harm in HARMS]
         if system := [message["content"] for message in request.messages if message["role"] == "system"]:
             options["system_instruction"] = "\n\n".join(system)
-        # or the SDK would go on asking where an answer was cut, beyond what is reserved
-        options |= {"automatic_continuation": False, "automatic_function_calling": {"disable": True}}
+        options |= {"automatic_function_calling": {"disable": True}}
         form = {"response_mime_type": "application/json", "response_json_schema": request.schema}
         return await self._leaving_out.ask(
             lambda config: self._send(request, config),
@@ -58,6 +57,9 @@ class Gemini:
         client = self._client()
         from google.genai import errors, types
 
+        if "automatic_continuation" in types.GenerateContentConfig.model_fields:  # from version 3 on
+            # or the SDK would go on asking where an answer was cut, beyond what is reserved
+            config = {**config, "automatic_continuation": False}
         try:
             said = types.GenerateContentConfig(**config)
         except ValueError as error:

@@ -8,29 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from personalign import make_commands, making
+from personalign import make_commands
 from personalign.cli import COMMANDS, main
 from personalign.make import PIPELINES, pipeline
 from personalign.options import parse
 from personalign.personas import Persona
 from providers import providers
-from scripted import Scripted
-from test_make_recipe import model, rows
+from test_make_recipe import asked, model, rows  # noqa: F401
 
 LINE = "a job seeker full of negative thoughts"
-
-
-@pytest.fixture
-def asked(monkeypatch) -> list:
-    found: list = []
-
-    def client(name: str) -> Scripted:
-        made = Scripted(model, name)
-        made.asked = found
-        return made
-
-    monkeypatch.setattr(making, "client", client)
-    return found
 
 
 def make(*words: str, folder: Path, client: str = "local:scripted") -> int:

@@ -3,22 +3,16 @@
 from typing import Any
 
 from personalign.clients.failures import broken, refused, unreadable
-from personalign.clients.keys import Key
-from personalign.clients.leaving_out import LeavingOut
 from personalign.clients.protocol import Answer, Finish, Request, check_options, said_usage
+from personalign.clients.provider import Provider
 from personalign.errors import UserError
 
 FINISH: dict[str, Finish] = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "filter"}
 OPTIONS = {"top_k", "stop_sequences", "thinking", "metadata"}
 
 
-class Anthropic:
+class Anthropic(Provider):
     """A model of Anthropic."""
-
-    def __init__(self, name: str, model: str, key: Key, base_url: str | None = None) -> None:
-        self.name, self.model, self.key, self.base_url = name, model, key, base_url
-        self._sdk: Any = None
-        self._leaving_out = LeavingOut(name)
 
     def _client(self) -> Any:
         if self._sdk is None:
@@ -80,9 +74,3 @@ class Anthropic:
             (usage.get("input_tokens") or 0) + read + written, usage.get("output_tokens"), read, written
         )
         return Answer(self.key.masked(text), FINISH.get(found.get("stop_reason"), "end"), counted, found.get("id"))
-
-    async def close(self) -> None:
-        """See Client.close."""
-        if self._sdk is not None:
-            sdk, self._sdk = self._sdk, None
-            await sdk.close()

@@ -3,9 +3,8 @@
 from typing import Any
 
 from personalign.clients.failures import broken, refused, unreadable
-from personalign.clients.keys import Key
-from personalign.clients.leaving_out import LeavingOut
 from personalign.clients.protocol import Answer, Finish, Request, check_options, said_usage
+from personalign.clients.provider import Provider
 from personalign.errors import UserError
 
 HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
@@ -13,13 +12,8 @@ WITHHELD = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "
 OPTIONS = {"safety", "top_k", "stop_sequences", "presence_penalty", "frequency_penalty", "thinking_config"}
 
 
-class Gemini:
+class Gemini(Provider):
     """A model of Google."""
-
-    def __init__(self, name: str, model: str, key: Key, base_url: str | None = None) -> None:
-        self.name, self.model, self.key, self.base_url = name, model, key, base_url
-        self._sdk: Any = None
-        self._leaving_out = LeavingOut(name)
 
     def _client(self) -> Any:
         if self._sdk is None:
@@ -102,8 +96,5 @@ class Gemini:
             finish = "length"
         return Answer(self.key.masked(text), finish, counted, found.response_id)
 
-    async def close(self) -> None:
-        """See Client.close."""
-        if self._sdk is not None:
-            sdk, self._sdk = self._sdk, None
-            await sdk.aio.aclose()
+    async def _close(self, sdk: Any) -> None:
+        await sdk.aio.aclose()

@@ -3,9 +3,8 @@
 from typing import Any
 
 from personalign.clients.failures import broken, refused, unreadable
-from personalign.clients.keys import Key
-from personalign.clients.leaving_out import LeavingOut
 from personalign.clients.protocol import Answer, Finish, Request, check_options, said_usage
+from personalign.clients.provider import Provider
 
 FINISH: dict[str, Finish] = {"stop": "end", "length": "length", "content_filter": "filter"}
 OPTIONS = {
@@ -16,16 +15,11 @@ OWN = {"model", "messages", "max_tokens", "max_completion_tokens", "n", "best_of
 LENGTHS = ("minLength", "maxLength")
 
 
-class OpenAI:
+class OpenAI(Provider):
     """A model of OpenAI, or with `base_url` of a compatible server, which may do without a key.
 
     A compatible server's further options (`min_p`, ...) go into `extra_body`.
     """
-
-    def __init__(self, name: str, model: str, key: Key, base_url: str | None = None) -> None:
-        self.name, self.model, self.key, self.base_url = name, model, key, base_url
-        self._sdk: Any = None
-        self._leaving_out = LeavingOut(name)
 
     def _client(self) -> Any:
         if self._sdk is None:
@@ -88,12 +82,6 @@ class OpenAI:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         counted = said_usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
         return Answer(self.key.masked(message.get("content") or refusal or ""), finish, counted, found.get("id"))
-
-    async def close(self) -> None:
-        """See Client.close."""
-        if self._sdk is not None:
-            sdk, self._sdk = self._sdk, None
-            await sdk.close()
 
 
 def without_lengths(schema: Any) -> Any:

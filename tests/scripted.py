@@ -53,3 +53,16 @@ def scripted_job(folder: Path, client: Scripted, *, budget_usd: float | None = N
 def said(request: Request) -> str:
     """The last thing that was said to the model: the user's own words in most prompts."""
     return request.messages[-1]["content"]
+
+
+def standing_in(monkeypatch: Any, answers: Callable[[Request], str | Answer]) -> list[Request]:
+    """Let commands and recipes ask a scripted model, whatever it is called; what it was asked for, by all of them."""
+    found: list[Request] = []
+
+    def client(name: str) -> Scripted:
+        made = Scripted(answers, name)
+        made.asked = found
+        return made
+
+    monkeypatch.setattr("personalign.making.client", client)
+    return found

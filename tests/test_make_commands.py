@@ -14,9 +14,15 @@ from personalign.make import PIPELINES, pipeline
 from personalign.options import parse
 from personalign.personas import Persona
 from providers import providers
-from test_make_recipe import asked, model, rows  # noqa: F401
+from scripted import standing_in
+from test_make_recipe import model, rows
 
 LINE = "a job seeker full of negative thoughts"
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list:
+    return standing_in(monkeypatch, model)
 
 
 def make(*words: str, folder: Path, client: str = "local:scripted") -> int:

@@ -15,7 +15,7 @@ from personalign.dryrun import dry_run
 from personalign.errors import UserError
 from personalign.personas import Persona
 from personalign.recipe import Recipe
-from scripted import Scripted
+from scripted import standing_in
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 GRUMBLER = {"name": "Grumbler", "description": "a job seeker full of negative thoughts"}
@@ -50,15 +50,7 @@ def model(request: Request) -> str:
 @pytest.fixture
 def asked(monkeypatch) -> list[Request]:
     """What the model was asked for, by all clients that are made."""
-    found: list[Request] = []
-
-    def client(name: str) -> Scripted:
-        made = Scripted(model, name)
-        made.asked = found
-        return made
-
-    monkeypatch.setattr(making, "client", client)
-    return found
+    return standing_in(monkeypatch, model)
 
 
 def build(folder: Path, make: dict | None = None, **parts) -> Recipe:

@@ -157,7 +157,7 @@ def test_ctrl_c_ends_with_exit_code_130_and_the_same_command_goes_on(tmp_path, a
 
 
 def test_where_everything_is_set_apart_it_says_where_to_look(tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "client", lambda name: Scripted(lambda request: "I am a small model.", name))
+    standing_in(monkeypatch, lambda request: "I am a small model.")
     with pytest.raises(UserError, match=r"Grumbler\.jsonl: not one row came of it; .*quarantine\.jsonl"):
         pipeline.run(build(tmp_path, {"steps": ["dialogues", "rejections"]}))
     apart = rows(tmp_path / "run" / "made" / "dialogues.quarantine.jsonl")
@@ -224,7 +224,7 @@ def test_the_recipe_of_the_repository_goes_through_with_the_prompts_for_small_mo
             return json.dumps({"reply": reply.replace("never", "often").replace("no good", "a treat")})
         return model(replace(request, messages=(request.messages[0], {"role": "user", "content": "Grumbler:"})))
 
-    monkeypatch.setattr(making, "client", lambda name: Scripted(little, name))
+    standing_in(monkeypatch, little)
     recipe = recipes.load(RECIPES / "make-a-persona.yaml", {"make.prompts": str(RECIPES / "small-model")})
     folder = pipeline.run(recipe.model_copy(update={"output": str(tmp_path / "run"), "train": None, "evaluate": None}))
     assert found == {"own/traits.en@1", "own/dialogues.en@1", "own/rejections.en@1"}
@@ -274,7 +274,7 @@ def test_a_dumped_recipe_is_the_same_recipe_and_its_settings_can_be_set(tmp_path
 
 def test_a_type_keeps_its_poles_when_its_traits_are_made(tmp_path, monkeypatch):
     who = {"name": "x", "description": "someone", "traits": ["loud"], "speaking_style": "loudly", "examples": []}
-    monkeypatch.setattr(making, "client", lambda name: Scripted(lambda request: json.dumps(who), name))
+    standing_in(monkeypatch, lambda request: json.dumps(who))
     parts = {"data": {"source": "everyday"}, "persona": "ENFP"}
     folder = pipeline.run(build(tmp_path, {"steps": ["traits"]}, **parts))
     assert Persona.from_yaml(folder / "persona.yaml").type == "ENFP"

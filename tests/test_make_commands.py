@@ -113,7 +113,10 @@ def test_a_commands_help_loads_no_model_and_no_providers_sdk():
 def test_ctrl_c_in_the_middle_ends_with_exit_code_130_and_what_was_in_flight_counts_as_spent(tmp_path, capsys):
     with providers(delay=30) as server:
         words = ["make", "traits", LINE, "--client", f"{server.openai}#model", "--output", str(tmp_path / "run")]
-        process = subprocess.Popen([sys.executable, "-m", "personalign", *words], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "personalign", *words], stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+        )  # fmt: skip
         while not server.seen():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

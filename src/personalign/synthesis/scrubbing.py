@@ -166,6 +166,12 @@ def _bounded(word: str) -> str:
 def scrub(text: str, names: re.Pattern[str] = NEVER, language: str = "en") -> str:
     """The text with placeholders such as [phone number] ([전화번호]) in place of personal data."""
     text = plain(text)
+    while (less := _once(text, names, language)) != text:  # what stood beside something scrubbed may now stand alone
+        text = less
+    return text
+
+
+def _once(text: str, names: re.Pattern[str], language: str) -> str:
     for kind, pattern in (*PATTERNS, ("name", names), ("name", SPOKEN_OF)):
         held, rest = HELD.findall(text), HELD.split(text)
         mark = PLACEHOLDERS[kind][language]

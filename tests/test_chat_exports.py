@@ -282,3 +282,11 @@ def test_whatever_is_said_is_read_back(tmp_path_factory, talk):
     day = "--------------- 2024년 5월 3일 금요일 ---------------"
     found = chat(tmp_path_factory.getbasetemp(), "a.txt", "\n".join([day, *lines]))
     assert [(said.name, said.text) for said in found.said] == [(name, f"음 {text}") for name, text in talk]
+
+
+def test_a_date_that_is_none_costs_the_message_its_time_and_nothing_else(tmp_path):
+    path = tmp_path / "chat.txt"
+    path.write_text("2024-02-30 25:61, Kim: hello\n2024-02-28 12:01, Lee: hi\n", encoding="utf-8")
+    (chat,) = read_chats(path)
+    assert [(each.name, each.text) for each in chat.said] == [("Kim", "hello"), ("Lee", "hi")]
+    assert chat.said[0].time is None and chat.said[1].time is not None

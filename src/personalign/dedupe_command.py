@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from personalign.datasets.records import Row
 from personalign.errors import UserError
 from personalign.sources import Data
+from personalign.terminal import one_line
 
 SHOWN = 3  # dropped rows that are shown
+CLIP = 48  # characters of each
 
 
 class Dedupe(BaseModel):
@@ -117,7 +119,9 @@ def dedupe(options: Dedupe) -> None:
     print(f"kept          {len(kept)}: {kept_file}")
     print(f"dropped       {len(dropped)}{f' ({why})' if why else ''}: {dropped_file}")
     for index, match in list(found.dropped.items())[:SHOWN]:
-        print(f"              {match.score:.2f}  {_short(new[index].text)} ~ {_short(everything[match.index].text)}")
+        print(
+            f"              {match.score:.2f}  {one_line(new[index].text, CLIP)} ~ {one_line(everything[match.index].text, CLIP)}"
+        )
     means = [near.mean for near in found.kept.values() if near is not None and near.mean is not None]
     if means:
         print(f"similarity    {fmean(means):.3f} on average between a kept row and those before it (ROUGE-L)")
@@ -182,8 +186,3 @@ def _outputs(options: Dedupe) -> tuple[Path, Path]:
 
 def _lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-
-
-def _short(text: str, most: int = 48) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

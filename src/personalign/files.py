@@ -1,8 +1,11 @@
 """Files that are there whole or not at all, and what they are by content."""
 
 import hashlib
+import json
 import os
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -14,6 +17,12 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     work.replace(path)
+
+
+def read_jsonl(path: Path | Traversable) -> list[Any]:
+    """The rows of a JSONL file that personalign has written or brings along; people's own files see datasets/files.py."""
+    # not splitlines: what people say may hold other line breaks
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def file_hash(path: Path) -> str:

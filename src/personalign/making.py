@@ -5,7 +5,6 @@
 <run>/made/personas/<persona>.jsonl     what each persona learns from, with <persona>.lint.txt, and who it is, .yaml
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from personalign.cache import Inputs
 from personalign.clients import client, dollars, ledger, price_of
 from personalign.clients.keys import Key
 from personalign.errors import UserError
-from personalign.files import file_hash, write_whole
+from personalign.files import file_hash, read_jsonl, write_whole
 from personalign.make import NO_ROWS, Asked, pipeline, settings
 from personalign.personas import Persona
 from personalign.recipe import Recipe
@@ -112,11 +111,7 @@ def make(recipe: Recipe, folder: Path) -> None:
             _step(work, name, given, people, before)
             if name not in NO_ROWS:
                 before = made / FILES.get(name, f"{name}.jsonl")
-    rows = (
-        [json.loads(line) for line in before.read_text(encoding="utf-8").split("\n") if line]
-        if before is not None
-        else None
-    )
+    rows = read_jsonl(before) if before is not None else None
     for short, who in people.items():
         path = made / "personas" / f"{short}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

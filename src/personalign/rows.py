@@ -34,7 +34,7 @@ from personalign.datasets import (
 )
 from personalign.datasets.records import opening
 from personalign.errors import UserError
-from personalign.files import file_hash, write_whole
+from personalign.files import file_hash, read_jsonl, write_whole
 from personalign.recipe import Recipe
 from personalign.sources import EVERYDAY, Data
 
@@ -196,7 +196,7 @@ def _situations(recipe: Recipe, held_out: Rows, count: int) -> list[Situation]:
 
 def read_rows(path: Path) -> list[AnyRow]:
     """Rows as the data stage wrote them."""
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    found = read_jsonl(path)
     kinds: dict[str, type[AnyRow]] = {
         "chosen": Pair,
         "completions": Ranking,

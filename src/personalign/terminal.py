@@ -5,6 +5,12 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 
+def one_line(text: str, most: int) -> str:
+    """A text on one line, cut to at most so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def quiet() -> None:
     """Keep libraries from writing progress bars of their loading, advice and warnings between our own lines.
 

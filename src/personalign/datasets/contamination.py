@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from personalign.datasets.files import Rows, read_rows
+from personalign.datasets.readers import refuse
 from personalign.datasets.similarity import encode, f_measure, rouge_l, tokens
 from personalign.datasets.topics import words
 from personalign.errors import UserError
@@ -140,8 +141,7 @@ def _rows(path: str | Path) -> Rows:
         if isinstance(value, dict) and value and all(isinstance(each, dict) for each in value.values()):
             return [(f"{path}:{key}", each) for key, each in value.items()]
     rows, problems = read_rows(path)
-    if problems:
-        raise UserError(str(problems[0]))
+    refuse(str(path), problems)
     return rows
 
 

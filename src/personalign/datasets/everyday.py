@@ -1,6 +1,5 @@
 """The bundled data: everyday situations, each answered from all eight poles, in English and in Korean."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from personalign.datasets.records import Pair
 from personalign.errors import UserError
+from personalign.files import read_jsonl
 from personalign.personas import opposite, poles
 
 Split = Literal["train", "held_out"]
@@ -71,5 +71,4 @@ def type_pairs(type_or_poles: str, language: str = "en", split: Split | None = N
 
 @cache
 def _rows() -> list[dict[str, Any]]:
-    text = (files(__package__) / FILE).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    return read_jsonl(files(__package__) / FILE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalign.datasets.similarity import encode, f_measure, tokens
+from personalign.datasets.similarity import encode, f_measure, subsequences, tokens
 
 ALIKE = 0.7
 """ROUGE-L F above which Alpaca threw a new instruction away (Taori et al. 2023, after Wang et al. 2022), and so does `dedupe`."""
@@ -16,7 +16,6 @@ contexts) at most 4 % of the texts do, in sets of statements that a model wrote 
 LEAST = 20
 """How many more rows of a stretch must repeat earlier ones than do not, before it is called a collapse. Of 10,000 rows of
 which 30 % repeat an earlier one, at random places, one set in two thousand has such a stretch (n (p / (1 - p))^20)."""
-BLOCK = 128
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -59,16 +58,10 @@ def growth(texts: Sequence[str], threshold: float = ALIKE) -> Growth:
 
 def earlier(texts: Sequence[str]) -> Iterator[NDArray[np.float64]]:
     """For each text its ROUGE-L F with every text before it, in order: arrays of 0, 1, 2, ... scores."""
-    from rapidfuzz.distance import LCSseq
-    from rapidfuzz.process import cdist
-
     encoded = encode([tokens(text) for text in texts], {})
     lengths = np.array([len(text) for text in encoded], dtype=float)
-    for start in range(0, len(encoded), BLOCK):
-        block = encoded[start : start + BLOCK]
-        common = cdist(block, encoded[: start + BLOCK], scorer=LCSseq.similarity, dtype=np.int32)
-        for at, text in enumerate(block):
-            yield f_measure(common[at, : start + at], len(text), lengths[: start + at])
+    for at, common in enumerate(subsequences(encoded)):
+        yield f_measure(common, len(encoded[at]), lengths[:at])
 
 
 def collapse(repeats: Sequence[bool] | NDArray[np.bool_]) -> Stretch | None:

@@ -86,17 +86,23 @@ def neighbours(encoded: Sequence[str], start: int = 0, most: int = 10) -> Iterat
     `encoded` comes from `encode`. Every pair is computed; of equally similar texts the earlier one comes first.
     """
     lengths = np.array([max(1, len(text)) for text in encoded], dtype=float)
+    for before, lcs in enumerate(subsequences(encoded, start), start):
+        size = len(encoded[before])
+        halves = lcs / (lengths[:before] + size)  # F/2 but for the last bits
+        near = _largest(halves, most)
+        scores = f_measure(lcs[near], size, lengths[near])
+        order = np.argsort(-scores, kind="stable")[:most]
+        nearest = tuple((int(near[one]), float(scores[one])) for one in order)
+        yield Neighbours(nearest, 2 * float(halves.mean()) if before else None)
+
+
+def subsequences(encoded: Sequence[str], start: int = 0) -> Iterator[np.ndarray]:
+    """For each text from `start` on the length of its longest common subsequence with every text before it, in order."""
     for begin in range(start, len(encoded), BLOCK):
         block = encoded[begin : begin + BLOCK]
         lcs = process.cdist(block, encoded[: begin + len(block)], scorer=LCSseq.similarity, dtype=np.int32)
-        for at, text in enumerate(block):
-            before = begin + at
-            halves = lcs[at, :before] / (lengths[:before] + len(text))  # F/2 but for the last bits
-            near = _largest(halves, most)
-            scores = f_measure(lcs[at, near], len(text), lengths[near])
-            order = np.argsort(-scores, kind="stable")[:most]
-            nearest = tuple((int(near[one]), float(scores[one])) for one in order)
-            yield Neighbours(nearest, 2 * float(halves.mean()) if before else None)
+        for at in range(len(block)):
+            yield lcs[at, : begin + at]
 
 
 def _largest(values: np.ndarray, most: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The figures of a diversity report."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,9 +18,11 @@ from personalign.evaluation.drawing import (
     svg,
 )
 from personalign.evaluation.views import Summary, labels
+from personalign.terminal import one_line
 
 DOTS = 2000  # single texts are drawn up to here, every other, every third, ... of more
 HUES = (1, 4, 3, 5, 0)  # of personas that have a line of their own; 2 marks where a set collapses
+NAME = 22  # characters of a persona's name
 BARS = 24  # personas with a bar of their own
 SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 50), (51, None))
 LANGUAGES = {"ko": 1, "en": 4, "mixed": 5, "other": 0}
@@ -27,12 +31,10 @@ LANGUAGES = {"ko": 1, "en": 4, "mixed": 5, "other": 0}
 @svg("div_growth")
 def growth_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
     """A panel for prompts and one for answers: what each new text has in common with the nearest before it."""
-    words, head, down, foot = labels(language), 26, 230, 46
+    words = labels(language)
     parts = {part: found for part, found in summary["parts"].items() if found["growth"]}
-    places = side_by_side(width, len(parts), 46, 56, head + down + foot)
-    figure = canvas(width, places[-1][1] + head + down + foot)
-    for (part, found), (x, y, across) in zip(parts.items(), places, strict=True):
-        plot = panel(figure, x, y + head, across, down, words[f"div_{part}_title"])
+    figure, plots = _panels(parts, words, width, 230)
+    for found, plot in zip(parts.values(), plots, strict=True):
         plot.grid(True, axis="y", color=LINE, linewidth=0.6)
         grown = found["growth"]
         longest = max(one["texts"] for one in grown)
@@ -46,7 +48,7 @@ def growth_figure(summary: Summary, language: str = "en", width: int = 760) -> F
             rows = [block["row"] for block in one["curve"]]
             nearest = [block["nearest"] for block in one["curve"]]
             hue = colour(HUES[at] if len(grown) <= len(HUES) else 0)
-            plot.plot(rows, nearest, color=hue, linewidth=2.2, label=_short(one["persona"]))
+            plot.plot(rows, nearest, color=hue, linewidth=2.2, label=one_line(one["persona"], NAME))
         for at, one in enumerate(one for one in grown if one["collapse"]):
             _begins(plot, one, at, words, named=len(grown) > 1)
         plot.set_xlabel(words["div_growth_row"], color=MUTED, fontsize=11)
@@ -54,6 +56,17 @@ def growth_figure(summary: Summary, language: str = "en", width: int = 760) -> F
         if 1 < len(grown) <= len(HUES):
             plot.legend(facecolor=PAPER, edgecolor=PAPER, fontsize=10, labelcolor=INK, loc="best")
     return figure
+
+
+def _panels(parts: Mapping[str, Summary], words: dict[str, str], width: int, down: int) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel of this height for prompts and one for answers, side by side where there is room."""
+    head, foot = 26, 46
+    places = side_by_side(width, len(parts), 46, 56, head + down + foot)
+    figure = canvas(width, places[-1][1] + head + down + foot)
+    return figure, [
+        panel(figure, x, y + head, across, down, words[f"div_{part}_title"])
+        for part, (x, y, across) in zip(parts, places, strict=True)
+    ]
 
 
 def _alone(plot: Axes, one: Summary) -> None:
@@ -74,7 +87,7 @@ def _begins(plot: Axes, one: Summary, at: int, words: dict[str, str], named: boo
     right = row < plot.get_xlim()[1] * 0.6
     said = words["div_growth_from"].format(row=row)
     plot.annotate(
-        f"{_short(one['persona'])}: {said}" if named else said, (row, 0.03 + 0.06 * (at % 5)), color=colour(2),
+        f"{one_line(one['persona'], NAME)}: {said}" if named else said, (row, 0.03 + 0.06 * (at % 5)), color=colour(2),
         fontsize=11.5, weight="bold", ha="left" if right else "right", xytext=(5 if right else -5, 0),
         textcoords="offset points",
     )  # fmt: skip
@@ -83,13 +96,10 @@ def _begins(plot: Axes, one: Summary, at: int, words: dict[str, str], named: boo
 @svg("div_clusters")
 def clusters_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
     """The share of texts that stand in clusters of each size."""
-    words, head, down, foot = labels(language), 26, 130, 46
-    parts = summary["parts"]
-    places = side_by_side(width, len(parts), 46, 56, head + down + foot)
-    figure = canvas(width, places[-1][1] + head + down + foot)
+    words, parts = labels(language), summary["parts"]
+    figure, plots = _panels(parts, words, width, 130)
     names = [str(low) if low == high else f"{low}–{high}" if high else f"{low}+" for low, high in SIZES]
-    for at, ((part, found), (x, y, across)) in enumerate(zip(parts.items(), places, strict=True)):
-        plot = panel(figure, x, y + head, across, down, words[f"div_{part}_title"])
+    for at, (found, plot) in enumerate(zip(parts.values(), plots, strict=True)):
         sizes = {int(size): count for size, count in found["clusters"]["sizes"].items()}
         shares = [
             100 * sum(size * n for size, n in sizes.items() if low <= size <= (high or size)) / found["texts"]
@@ -108,12 +118,9 @@ def clusters_figure(summary: Summary, language: str = "en", width: int = 760) ->
 @svg("div_lengths")
 def lengths_figure(summary: Summary, language: str = "en", width: int = 760) -> Figure:
     """How many texts are how long, in words."""
-    words, head, down, foot = labels(language), 26, 110, 46
-    parts = summary["parts"]
-    places = side_by_side(width, len(parts), 46, 56, head + down + foot)
-    figure = canvas(width, places[-1][1] + head + down + foot)
-    for at, ((part, found), (x, y, across)) in enumerate(zip(parts.items(), places, strict=True)):
-        plot = panel(figure, x, y + head, across, down, words[f"div_{part}_title"])
+    words, parts = labels(language), summary["parts"]
+    figure, plots = _panels(parts, words, width, 110)
+    for at, (found, plot) in enumerate(zip(parts.values(), plots, strict=True)):
         spans = found["length"]["words"]
         edges = spans["edges"]
         plot.grid(False, axis="x")
@@ -131,7 +138,7 @@ def personas_figure(summary: Summary, language: str = "en", width: int = 760) ->
     """A bar for each persona, as long as it has rows, divided by the script of its answers."""
     words, each, row = labels(language), summary["personas"]["each"], 24
     shown = sorted(each, key=lambda persona: -persona["rows"])[:BARS]
-    left = min(max(_room(_short(persona["name"])) for persona in shown) + 14, width // 3)
+    left = min(max(_room(one_line(persona["name"], NAME)) for persona in shown) + 14, width // 3)
     legend = 28
     down = row * len(shown)
     figure = canvas(width, legend + down + 46)
@@ -149,7 +156,7 @@ def personas_figure(summary: Summary, language: str = "en", width: int = 760) ->
             va="center", color=INK, fontsize=11,
         )  # fmt: skip
     plot.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, shown[0]["rows"]))
-    plot.set_yticks(list(heights), [_short(persona["name"]) for persona in shown])
+    plot.set_yticks(list(heights), [one_line(persona["name"], NAME) for persona in shown])
     plot.tick_params(axis="y", labelcolor=INK)
     plot.locator_params(axis="x", integer=True, nbins=4 if width < NARROW else 8)
     plot.set_xlabel(words["div_personas_rows"], color=MUTED, fontsize=11)
@@ -158,10 +165,6 @@ def personas_figure(summary: Summary, language: str = "en", width: int = 760) ->
         bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1, columnspacing=1.2,
     )  # fmt: skip
     return figure
-
-
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _room(text: str) -> int:

@@ -14,6 +14,7 @@ from personalign.datasets.growth import CLOSE, LEAST
 from personalign.evaluation.pages import WIDE, bullets, fenced, known_language, page, plain_line, write_texts
 from personalign.evaluation.tables import Table, markdown
 from personalign.evaluation.views import Summary, labels, number, without_nan
+from personalign.terminal import one_line
 
 MANY = 0.1  # share of repeats that is worth a word
 UNEVEN = 2  # times as many rows as another persona has
@@ -82,7 +83,7 @@ def findings(summary: Summary, language: str = "en") -> list[str]:
             said.append(words["div_repeats"].format(**facts, **shares))
         if found["clusters"]["largest"]:
             largest = found["clusters"]["largest"][0]
-            said.append(words["div_cluster"].format(**facts, rows=largest["rows"], text=_one_line(largest["text"], 90)))
+            said.append(words["div_cluster"].format(**facts, rows=largest["rows"], text=one_line(largest["text"], 90)))
         if found["uncompared"]:
             said.append(words["div_uncompared"].format(**facts, n=found["uncompared"]))
     part, found = list(summary["parts"].items())[-1]
@@ -137,14 +138,14 @@ def tables(summary: Summary, language: str = "en") -> list[Table]:
     head = [words["div_persona"], words["div_rows"], equal, scripts, words["div_topics"]]
     found.append(Table(words["div_table_personas"], head, people))
     clusters = [
-        [words[f"div_{part}_title"], str(each["rows"]), each["persona"], _one_line(each["text"], 90)]
+        [words[f"div_{part}_title"], str(each["rows"]), each["persona"], one_line(each["text"], 90)]
         for part, one in parts.items()
         for each in one["clusters"]["largest"]
     ]
     head = [words["div_kind"], words["div_texts"], words["div_persona"], words["div_example"]]
     found.append(Table(words["div_table_clusters"], head, clusters))
     copies = [
-        [each["row"], each["item"], number(each["score"], 2), _one_line(each["shared"], 60) or "–"]
+        [each["row"], each["item"], number(each["score"], 2), one_line(each["shared"], 60) or "–"]
         for each in (summary["against"] or {"copies": []})["copies"]
     ]
     more = [[words["div_more"].format(n=len(copies) - SHOWN), "", "", ""]] if len(copies) > SHOWN else []
@@ -306,11 +307,6 @@ def _extremes(summary: Summary) -> tuple[Summary, Summary]:
 
 def _percent(share: float | None, digits: int = 0) -> str:
     return number(None if share is None else 100 * share, digits)
-
-
-def _one_line(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _clipped(text: str) -> str:

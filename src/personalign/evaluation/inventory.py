@@ -8,7 +8,6 @@ answer's end token is not scored: it says where a chat turn stops, not which opt
 embedded model adapters that moved the open margin moved the listed one by a tenth of that (README).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from personalign.errors import UserError
 from personalign.evaluation.arms import Arm, addressed, comparisons
 from personalign.evaluation.score import Answer, Row, Unit, digest
 from personalign.evaluation.seeds import by_seed, estimate
+from personalign.files import read_jsonl
 from personalign.personas import AXES, TYPES
 from personalign.statistics import cronbach_alpha, crossed_distribution
 
@@ -224,5 +224,4 @@ def _evenly(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
 
 @cache
 def _rows() -> list[dict[str, Any]]:
-    text = (files(__package__) / "inventory.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    return read_jsonl(files(__package__) / "inventory.jsonl")

@@ -141,8 +141,7 @@ def _lines(lines: list[str]) -> Chat:
         elif kakao and CAME_OR_WENT.fullmatch(line):
             open_ = _event(found, line)
         elif not kakao and (match := LABEL.fullmatch(line)):
-            time = datetime.fromisoformat(match["iso"]) if match["iso"] else None
-            open_ = _add(found, Said(match["name"], match["text"] or "", time, number))
+            open_ = _add(found, Said(match["name"], match["text"] or "", _iso(match["iso"]), number))
         elif open_ and found.said:
             last = found.said[-1]
             found.said[-1] = Said(last.name, f"{last.text}\n{line}", last.time, last.number)
@@ -165,15 +164,11 @@ def _csv(text: str, path: Path) -> Chat:
         if len(cells) < 3:
             found.left_out["rows that are cut"] += bool(cells)
             continue
-        try:
-            time = datetime.fromisoformat(cells[0].strip())
-        except ValueError:
-            time = None
         name, text = cells[1].strip(), ",".join(cells[2:])
         if not name or (CAME_OR_WENT.fullmatch(text) and name in text):  # here it stands under somebody's name
             _event(found, text)
         else:
-            _add(found, Said(name, text, time, number))
+            _add(found, Said(name, text, _iso(cells[0]), number))
     return _trimmed(found)
 
 
@@ -218,14 +213,13 @@ def _telegram_message(found: Chat, message: dict[str, Any], number: int) -> None
     elif not text.strip():
         found.left_out["photos, files, stickers and calls"] += 1
     else:
-        try:
-            time = datetime.fromisoformat(str(message.get("date"))).replace(tzinfo=None)
-        except ValueError:
-            time = None
         identity = message.get("id")
         place = identity if isinstance(identity, int) else number
         # a deleted account has no name
-        _add(found, Said(str(message.get("from") or message.get("from_id") or "?"), text, time, place))
+        _add(
+            found,
+            Said(str(message.get("from") or message.get("from_id") or "?"), text, _iso(message.get("date")), place),
+        )
 
 
 def _add(found: Chat, said: Said) -> bool:
@@ -270,6 +264,14 @@ def _trimmed(found: Chat) -> Chat:
 def _whole(lines: Iterable[str]) -> Iterator[str]:
     """Lines without blank ones, which exports put between messages."""
     return (line.strip() for line in lines if line.strip())
+
+
+def _iso(text: Any) -> datetime | None:
+    """The moment of 2024-05-03 14:22 or 2024-05-03T14:22:10, None where it is no such moment."""
+    try:
+        return datetime.fromisoformat(str(text).strip()).replace(tzinfo=None)
+    except ValueError:
+        return None
 
 
 def _time(day: re.Match[str] | None, clock: re.Match[str]) -> datetime | None:

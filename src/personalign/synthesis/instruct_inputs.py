@@ -1,6 +1,5 @@
 """What people supply to `instruct`: seed tasks, words, and posts; and which post is about a question."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from personalign.datasets.files import read_rows
 from personalign.datasets.readers import refuse
 from personalign.datasets.records import Problem, Row
 from personalign.errors import UserError
+from personalign.files import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def read_seeds(path: Path | None, language: str) -> list[Row]:
     if path is not None:
         return [{**row, "input": row.get("input") or ""} for row in _with_texts(path, "instruction", "output")]
     file = f"seeds.{language}.jsonl"
-    text = (resources.files("personalign.synthesis") / file).read_text(encoding="utf-8")
-    return [{**json.loads(line), "id": f"{file}:{number}"} for number, line in enumerate(text.splitlines(), 1)]
+    rows = read_jsonl(resources.files("personalign.synthesis") / file)
+    return [{**row, "id": f"{file}:{number}"} for number, row in enumerate(rows, 1)]
 
 
 def read_words(path: Path) -> list[tuple[str, str]]:

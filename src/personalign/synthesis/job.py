@@ -93,14 +93,18 @@ def gather(
         return asked(items)
     before = job.book.spent
     first = asked(items[:SAMPLE])
-    cost, tokens = (after - earlier for after, earlier in zip(job.book.spent, before, strict=True))
-    if tokens:  # else the ledger had them: the job goes on, and the estimate was made
-        say_estimate(job, stage, cost, tokens, len(items))
+    say_estimate(job, stage, before, len(items))
     return first + asked(items[SAMPLE:])
 
 
-def say_estimate(job: Job, stage: str, cost: int, tokens: int, count: int) -> None:
-    """Print what `count` items will cost, from what the first two have, and whether the budget has that."""
+def say_estimate(job: Job, stage: str, before: tuple[int, int], count: int) -> None:
+    """Print what `count` items will cost, from what the first two have, and whether the budget has that.
+
+    `before` is what the ledger had spent before these two. Where it had their answers, the estimate was made already.
+    """
+    cost, tokens = (after - earlier for after, earlier in zip(job.book.spent, before, strict=True))
+    if not tokens:
+        return
     share = count / SAMPLE
     price = price_of(job.client.name, job.prices)
     said = f"about {round(tokens * share):,} tokens"

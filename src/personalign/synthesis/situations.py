@@ -111,9 +111,8 @@ def make_situations(job: Job, settings: Situations, people: Sequence[Persona] = 
         ]  # fmt: skip
         before = job.book.spent
         made = _new(gather(job, "situations", asked, one, estimated=True), texts, settings.similarity, number)
-        cost, tokens = (after - earlier for after, earlier in zip(job.book.spent, before, strict=True))
-        if not calls and needed >= LONG and tokens:
-            say_estimate(job, "situations", cost, tokens, needed)
+        if not calls and needed >= LONG:
+            say_estimate(job, "situations", before, needed)
         calls += size
         found += made
         new = [row for each in made for row in each.rows]
